@@ -1,0 +1,82 @@
+/**
+ * Philox4x32-10, the counter-based generator of Salmon et al., "Parallel random numbers: as easy as 1, 2, 3" (SC 2011).
+ * The same (seed, step, stream, element) gives the same number on every backend and in every pass, so a recomputed block
+ * drops the same elements. Constants are the paper's.
+ * @module
+ */
+const M0 = 0xd2511f53, M1 = 0xcd9e8d57, W0 = 0x9e3779b9, W1 = 0xbb67ae85;
+
+/** High and low words of a 32×32-bit product. */
+function mul(a: number, b: number): [number, number] {
+  const al = a & 0xffff, ah = a >>> 16, bl = b & 0xffff, bh = b >>> 16;
+  const ll = al * bl, mid = ah * bl + (ll >>> 16), mid2 = al * bh + (mid % 65536);
+  return [(ah * bh + Math.floor(mid / 65536) + Math.floor(mid2 / 65536)) >>> 0, Math.imul(a, b) >>> 0];
+}
+
+/**
+ * Four u32 from a 128-bit counter and a 64-bit key.
+ * dropout and noise use counter = (element >> 2, stream, 0, 0), key = (seed[0], seed[1]) and take word `element & 3`.
+ */
+export function philox4x32(
+  counter: readonly [number, number, number, number],
+  key: readonly [number, number],
+): [number, number, number, number] {
+  let [c0, c1, c2, c3] = counter;
+  let [k0, k1] = key;
+  for (let round = 0; round < 10; round++) {
+    const [h0, l0] = mul(M0, c0 >>> 0), [h1, l1] = mul(M1, c2 >>> 0);
+    [c0, c1, c2, c3] = [(h1 ^ c1 ^ k0) >>> 0, l1, (h0 ^ c3 ^ k1) >>> 0, l0];
+    k0 = (k0 + W0) >>> 0;
+    k1 = (k1 + W1) >>> 0;
+  }
+  return [c0, c1, c2, c3];
+}
+
+/** Whether dropout keeps `element`: its u32 is at or over p·2^32. */
+export function keeps(seed: readonly [number, number], stream: number, element: number, p: number): boolean {
+  const words = philox4x32([Math.floor(element / 4) >>> 0, stream >>> 0, 0, 0], [seed[0] >>> 0, seed[1] >>> 0]);
+  return words[element % 4] >= p * 4294967296;
+}
+
+/** A stream of numbers on the host for initialisation and sampling: uniform in [0, 1) and standard normal. */
+export class Random {
+  #n = 0;
+  #spare: number | null = null;
+  #words: number[] = [];
+  constructor(private readonly seed: number, private readonly stream = 0) {}
+
+  /** Next u32. */
+  u32(): number {
+    if (this.#words.length === 0) {
+      const lo = this.#n >>> 0, hi = Math.floor(this.#n / 4294967296) >>> 0;
+      this.#n++;
+      this.#words = philox4x32([lo, hi, this.stream >>> 0, 1], [
+        this.seed >>> 0,
+        Math.floor(this.seed / 4294967296) >>> 0,
+      ]);
+    }
+    return this.#words.shift()!;
+  }
+
+  /** Uniform in [0, 1), 53 bits. */
+  uniform(): number {
+    return ((this.u32() >>> 5) * 67108864 + (this.u32() >>> 6)) / 9007199254740992;
+  }
+
+  /** Standard normal, Box-Muller. */
+  normal(): number {
+    if (this.#spare !== null) {
+      const s = this.#spare;
+      this.#spare = null;
+      return s;
+    }
+    const r = Math.sqrt(-2 * Math.log(1 - this.uniform())), a = 2 * Math.PI * this.uniform();
+    this.#spare = r * Math.sin(a);
+    return r * Math.cos(a);
+  }
+
+  /** Uniform integer in [0, n). */
+  below(n: number): number {
+    return Math.floor(this.uniform() * n);
+  }
+}
