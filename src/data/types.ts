@@ -4,9 +4,20 @@ import type { Message } from "../tokenizer/types.ts";
 /** One record after its format was recognised. */
 export type Example =
   | { kind: "chat"; messages: Message[]; tools?: unknown[] }
+  | {
+    kind: "instruction";
+    instruction: string;
+    input: string;
+    output: string;
+    system?: string;
+    history?: [string, string][];
+  }
   | { kind: "completion"; prompt: string; completion: string }
   | { kind: "text"; text: string }
-  | { kind: "preference"; prompt: Message[]; chosen: Message[]; rejected: Message[] };
+  | { kind: "preference"; prompt: Message[]; chosen: Message[]; rejected: Message[]; tools?: unknown[] };
+
+/** The formats a dataset can have; each is one file of src/data/formats. */
+export type FormatName = "alpaca" | "sharegpt" | "messages" | "completion" | "text" | "preference";
 
 /** One tokenised row. `weights[i]` is 1 where token i is trained as a target; the first token never is. */
 export interface Row {
@@ -16,6 +27,16 @@ export interface Row {
   source: number;
   /** Tokens cut off at the right. */
   truncated: number;
+}
+
+/** Tokenised rows; in memory while they are few, in a temporary file when they are many. */
+export interface Rows {
+  readonly length: number;
+  /** Tokens of row i, without reading it. */
+  tokens(i: number): number;
+  at(i: number): Row;
+  /** Removes the temporary file, if there is one. */
+  close(): void;
 }
 
 /**
@@ -28,4 +49,96 @@ export interface Batch {
   weights: Float32Array /* [N], 0 or 1 */;
   pos: Int32Array /* [N], restarting in each sequence */;
   cu: Int32Array /* [S+1] */;
+}
+
+/** How a dataset is read. */
+export interface DatasetOptions {
+  /** "auto" (default) decides from the keys of all records. */
+  format?: FormatName | "auto";
+  /** Our column to the file's column: `{ instruction: "question", output: "answer" }`. */
+  columns?: Readonly<Record<string, string>>;
+  /** Count broken records instead of refusing the file. Default false. */
+  skipBadRows?: boolean;
+  /** Read at most this many records. */
+  limit?: number;
+}
+
+/** A dataset whose format is known. Records are streamed; every call of `examples` starts again. */
+export interface Dataset {
+  /** File, folder or "rows in memory". */
+  readonly source: string;
+  readonly format: FormatName;
+  /** Sentences to print: what was recognised, from which columns, what was skipped. */
+  readonly notes: readonly string[];
+  /** Records found, broken ones not counted. */
+  readonly records: number;
+  /** Broken records skipped (only with `skipBadRows`). */
+  readonly badRows: number;
+  examples(): AsyncIterable<{ index: number; example: Example }>;
+}
+
+/** How records become tokens. */
+export interface PrepareOptions {
+  /** Longest row in tokens; the rest is cut off at the right and counted. */
+  maxLength: number;
+  /** "auto": the model's chat template where it has one, else the Alpaca template for instructions; completions and texts as they are. */
+  template?: "auto" | "alpaca" | "chat";
+  /** What is trained: every assistant turn (default), the last one, or every token. */
+  trainOn?: "answers" | "last" | "all";
+  /** For preference records: "chosen" trains on the chosen answer; "refuse" (default) throws. */
+  preference?: "refuse" | "chosen";
+  /** Text records and raw text files: cut long texts into chunks of `size` tokens that overlap by `stride` tokens. */
+  chunks?: { size: number; stride: number };
+  /** Rows of the model's embedding, to refuse ids that it does not have. */
+  vocab?: number;
+  /** Use at most this many records. */
+  limit?: number;
+  /** Host memory that tokenised rows may take before they go to a temporary file, in bytes. Default 512 MiB. */
+  memory?: number;
+  /** Called now and then with the number of records done. */
+  onProgress?: (done: number, total: number) => void;
+}
+
+/** What preflight prints. */
+export interface Counts {
+  records: number;
+  /** Rows to train on. */
+  rows: number;
+  tokens: number;
+  trainedTokens: number;
+  /** Rows that were cut, and the tokens lost by it. */
+  truncatedRows: number;
+  truncatedTokens: number;
+  /** Tokens of the longest row before cutting. */
+  longest: number;
+  /** Records without a trained token (after cutting), left out. */
+  dropped: number;
+  badRows: number;
+}
+
+/** Tokenised data, checked. */
+export interface Prepared {
+  rows: Rows;
+  counts: Counts;
+  /** Sentences to print: template, what is trained, BOS and EOS. */
+  notes: string[];
+}
+
+/** How rows become micro-batches. */
+export interface BatchOptions {
+  /** Rows (or packs) in a micro-batch. */
+  batchSize: number;
+  /** Tokens a pack may hold; null or absent: no packing. */
+  packTo?: number | null;
+  seed: number;
+  /** Default 0; each epoch has its own order. */
+  epoch?: number;
+  /** Default true. */
+  shuffle?: boolean;
+  /** Put rows of similar length together. Default false. */
+  groupByLength?: boolean;
+  /** Micro-batches of this epoch to leave out: where a resumed run goes on. Default 0. */
+  start?: number;
+  /** Leave out the last micro-batch when it is not full. Default false. */
+  dropLast?: boolean;
 }
