@@ -102,7 +102,10 @@ export interface Ops {
     freqs: Tensor, /*f32 [rotary/2]*/
     o: RopeOpts,
   ): void;
-  /** Causal attention within each sequence; lse is the log-sum-exp of each row, kept for the backward. */
+  /**
+   * Causal attention within each sequence; lse is the log-sum-exp of each row, kept for the backward. Rows outside every
+   * sequence (padding past cu[S]) get zeros, here and in the backward's dq, dk, dv. cu may repeat N: empty sequences.
+   */
   attention(
     out: Tensor, /*[N,H,d]*/
     lse: Tensor, /*f32 [H,N]*/
