@@ -21,7 +21,12 @@ export interface SampleOptions {
 export interface GenerateRequest {
   ids: Int32Array;
   maxTokens: number;
+  /** The answer ends before the first of these; none of them is empty. */
   stop: readonly string[];
+  /** Ids that end the answer besides the model's own. */
+  stopIds?: readonly number[];
+  /** The model's own end is generated like any other token. */
+  ignoreEos?: boolean;
   sample: SampleOptions;
   /** How many alternatives to report per token; null = no log-probabilities. */
   logprobs: number | null;
@@ -54,7 +59,11 @@ export interface Engine {
   readonly tokenizer: Tokenizer;
   /** Renders the chat and encodes it. @throws {DataError} */
   prompt(messages: readonly Message[], o?: { tools?: readonly unknown[] }): Int32Array;
-  /** @throws {QueueFullError} at once when the queue's limit is reached */
+  /**
+   * The answer piece by piece; leaving the loop early, or `signal`, stops the work.
+   * @throws {QueueFullError} at once when the queue's limit is reached
+   * @throws {ContextLengthError} at once when the prompt leaves no room for one token
+   */
   generate(r: GenerateRequest): AsyncIterable<Piece>;
   stats(): { running: number; waiting: number; limit: number };
   close(): Promise<void>;
