@@ -1,0 +1,56 @@
+import { afterAll, expect, test } from "vitest";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { parseArgs } from "../../src/cli/args.ts";
+import { writeConfig } from "../../src/cli/config_file.ts";
+import { resolve } from "../../src/cli/settings.ts";
+
+const dir = mkdtempSync(join(tmpdir(), "unsloth-config-"));
+afterAll(() => rmSync(dir, { recursive: true, force: true }));
+const file = (name: string, text: string) => {
+  const path = join(dir, name);
+  writeFileSync(path, text);
+  return path;
+};
+const train = (...argv: string[]) => resolve("train", parseArgs("train", argv));
+
+test("a YAML file sets what it names and the command line wins", () => {
+  const path = file(
+    "a.yaml",
+    "model_name: m\nmax-steps: 9\nlearning_rate: 1e-3\nquantization: [q8_0, f16]\npacking: true\n",
+  );
+  const s = train("--config", path, "--max_steps", "4");
+  expect(s.config).toMatchObject({
+    model_name: "m",
+    max_steps: 4,
+    learning_rate: 1e-3,
+    quantization: ["q8_0", "f16"],
+    packing: true,
+  });
+  expect(s.preset).toBe("unsloth");
+});
+
+test("a JSON file is read the same way", () => {
+  expect(train("--config", file("a.json", '{"epochs": 2, "dtype": null}')).config.num_train_epochs).toBe(2);
+});
+
+test("the config that a run writes gives the same config back, secrets left out", () => {
+  const first = train("--model_name", "m", "--dataset", "d", "--r", "8", "--columns", "a=b", "--hub_token", "hf_x");
+  const text = writeConfig(first.config, "train");
+  expect(text).not.toContain("hf_x");
+  const again = train("--config", file("written.yaml", text));
+  expect({ ...again.config, config: null, hub_token: "hf_x" }).toEqual(first.config);
+  expect(again.given.has("stride")).toBe(false); // a default in a file is not a wish that must act
+});
+
+test("mistakes in a file name the file and the setting", () => {
+  expect(() => train("--config", file("b.yaml", "max_step: 3"))).toThrow(
+    "b.yaml: unknown setting max_step, did you mean max_steps?",
+  );
+  expect(() => train("--config", file("c.yaml", "max_steps: many"))).toThrow(/max_steps to "many".*c\.yaml/);
+  expect(() => train("--config", file("d.yaml", "port: 1"))).toThrow("port is no setting of train");
+  expect(() => train("--config", file("e.yaml", "- a\n- b"))).toThrow("names and values");
+  expect(() => train("--config", file("f.yaml", "a: [1"))).toThrow("f.yaml");
+  expect(() => train("--config", join(dir, "absent.yaml"))).toThrow("absent.yaml");
+});
