@@ -1,0 +1,150 @@
+/**
+ * Adapters in Hugging Face peft's format: adapter_config.json and adapter_model.safetensors.
+ * Source: peft 0.21, tuners/lora/config.py and utils/save_and_load.py.
+ * @module
+ */
+import { existsSync, readFileSync } from "node:fs";
+import { join } from "node:path";
+import { ConfigError, FormatError } from "../core/errors.ts";
+import type { Adapter, AdapterSettings, FloatTensor } from "./adapter.ts";
+import { writeWhole } from "./new_file.ts";
+import { openSafetensors } from "./safetensors.ts";
+import { floatTensor, writeSafetensors } from "./safetensors_write.ts";
+import { readFloats } from "./stored.ts";
+
+const CONFIG = "adapter_config.json";
+const WEIGHTS = "adapter_model.safetensors";
+
+/** What peft puts before the base model's own names. */
+const PREFIX = "base_model.model.";
+
+/** Settings that change an adapter's arithmetic and are not implemented: refused when set. */
+const REFUSED = [
+  ...["fan_in_fan_out", "lora_bias", "use_bdlora", "use_qalora", "alora_invocation_tokens", "arrow_config"],
+  ...["layer_replication", "target_parameters", "trainable_token_indices", "megatron_config", "kasa_config"],
+  ...["velora_config", "monteclora_config"],
+];
+
+/** A file's JSON object. @throws {FormatError} when it is none */
+export function readJsonObject(path: string): Record<string, unknown> {
+  let value: unknown;
+  try {
+    value = JSON.parse(readFileSync(path, "utf8"));
+  } catch (e) {
+    throw new FormatError(`Cannot read '${path}': ${(e as Error).message}`, path, 0);
+  }
+  if (typeof value === "object" && value !== null && !Array.isArray(value)) return value as Record<string, unknown>;
+  throw new FormatError(`Cannot read '${path}': it is no JSON object`, path, 0);
+}
+
+function isSet(value: unknown): boolean {
+  if (Array.isArray(value)) return value.length > 0;
+  if (typeof value === "object" && value !== null) return Object.keys(value).length > 0;
+  return value !== undefined && value !== null && value !== false;
+}
+
+/**
+ * Settings from the JSON of adapter_config.json.
+ * @throws {FormatError} for fields of the wrong kind; {ConfigError} naming a setting that is not implemented
+ */
+export function parsePeftConfig(json: Record<string, unknown>, path: string = CONFIG): AdapterSettings {
+  const refuse = (why: string) => new FormatError(`Cannot read '${path}': ${why}`, path, 0);
+  if (json.peft_type !== "LORA") throw new ConfigError(`Cannot use '${path}': peft_type ${json.peft_type} is not LORA`);
+  const set = REFUSED.find((key) => isSet(json[key]));
+  if (set) throw new ConfigError(`Cannot use '${path}': ${set} is set and not supported`);
+  const { r, lora_alpha: alpha, target_modules: targets, bias = "none" } = json;
+  if (typeof r !== "number" || !Number.isInteger(r) || r < 1) throw refuse(`r is ${r}`);
+  if (typeof alpha !== "number") throw refuse(`lora_alpha is ${alpha}`);
+  const listed = Array.isArray(targets) && targets.every((t) => typeof t === "string");
+  if (!listed && typeof targets !== "string") throw refuse("target_modules is neither a list nor an expression");
+  if (bias !== "none" && bias !== "all" && bias !== "lora_only") throw refuse(`bias is ${bias}`);
+  const numbers = (key: string): Record<string, number> => {
+    const value = json[key] ?? {};
+    if (typeof value === "object" && Object.values(value!).every((v) => typeof v === "number")) {
+      return value as Record<string, number>;
+    }
+    throw refuse(`${key} is no map of numbers`);
+  };
+  return {
+    r,
+    alpha,
+    rslora: json.use_rslora === true,
+    dora: json.use_dora === true,
+    dropout: typeof json.lora_dropout === "number" ? json.lora_dropout : 0,
+    targetModules: targets as string[] | string,
+    rankPattern: numbers("rank_pattern"),
+    alphaPattern: numbers("alpha_pattern"),
+    modulesToSave: Array.isArray(json.modules_to_save) ? json.modules_to_save as string[] : [],
+    bias,
+    baseModel: typeof json.base_model_name_or_path === "string" ? json.base_model_name_or_path : null,
+  };
+}
+
+/** The JSON that peft writes for these settings, with the keys that every version since 0.7 knows. */
+export function peftConfig(s: AdapterSettings): Record<string, unknown> {
+  return {
+    alpha_pattern: s.alphaPattern,
+    auto_mapping: null,
+    base_model_name_or_path: s.baseModel,
+    bias: s.bias,
+    fan_in_fan_out: false,
+    inference_mode: true,
+    init_lora_weights: true,
+    layers_pattern: null,
+    layers_to_transform: null,
+    lora_alpha: s.alpha,
+    lora_dropout: s.dropout,
+    modules_to_save: s.modulesToSave.length ? s.modulesToSave : null,
+    peft_type: "LORA",
+    r: s.r,
+    rank_pattern: s.rankPattern,
+    revision: null,
+    target_modules: s.targetModules,
+    task_type: "CAUSAL_LM",
+    use_dora: s.dora,
+    use_rslora: s.rslora,
+  };
+}
+
+/** Whether `dir` holds an adapter in peft's format. */
+export function isPeftAdapter(dir: string): boolean {
+  const path = join(dir, CONFIG);
+  return existsSync(path) && "peft_type" in readJsonObject(path);
+}
+
+/**
+ * Reads an adapter folder.
+ * @throws {FormatError} for malformed files; {ConfigError} for pickled weights or settings that are not implemented
+ */
+export function readPeft(dir: string): Adapter {
+  const path = join(dir, CONFIG);
+  const settings = parsePeftConfig(readJsonObject(path), path);
+  const weights = join(dir, WEIGHTS);
+  if (!existsSync(weights) && existsSync(join(dir, "adapter_model.bin"))) {
+    throw new ConfigError(`Cannot read '${dir}': its weights are a pickle; save it with safe_serialization=True`);
+  }
+  const file = openSafetensors(weights);
+  try {
+    const tensors = new Map<string, FloatTensor>();
+    for (const t of file.tensors.values()) {
+      if (!t.name.startsWith(PREFIX)) {
+        throw new FormatError(`Cannot read '${weights}': tensor '${t.name}' does not start with ${PREFIX}`, weights, 8);
+      }
+      tensors.set(t.name.slice(PREFIX.length), { shape: t.shape, values: readFloats(t) });
+    }
+    return { settings, tensors };
+  } finally {
+    file.close();
+  }
+}
+
+/** Writes an adapter folder that peft loads; the folder must exist. Tensors are f32, sorted by name. */
+export async function writePeft(dir: string, adapter: Adapter): Promise<void> {
+  const tensors = [...adapter.tensors].sort(([a], [b]) => a < b ? -1 : 1);
+  await writeSafetensors(
+    join(dir, WEIGHTS),
+    tensors.map(([name, t]) => floatTensor(PREFIX + name, t.values, t.shape)),
+  );
+  const json = JSON.stringify(peftConfig(adapter.settings), null, 2) + "\n";
+  await writeWhole(join(dir, CONFIG), async (file) => file.write(new TextEncoder().encode(json)));
+}
