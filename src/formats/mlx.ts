@@ -50,7 +50,7 @@ export function readMlx(dir: string): Adapter {
   try {
     for (const t of file.tensors.values()) {
       const m = /^(.*)\.(lora_a|lora_b|m)$/.exec(t.name);
-      const embedding = m?.[1]!.endsWith("embed_tokens");
+      const embedding = m?.[1]?.endsWith("embed_tokens");
       if (!m || (m[2] !== "m" && t.shape.length !== 2) || embedding) {
         throw new ConfigError(`Cannot use '${dir}': tensor '${t.name}' is no LoRA pair of a linear layer`);
       }
