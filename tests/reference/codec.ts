@@ -1,10 +1,13 @@
 /**
- * Element types to f64 and back, written from the formats' definitions and on purpose not shared with src/formats:
- * the two are held against each other.
+ * Element types to f64 and back. The dense types and three block types are written here from their definitions, on
+ * purpose not shared with src/formats: the two are held against each other. The other block types are src/formats'
+ * (f32, bit-equal to ggml).
  * @module
  */
 import type { DType } from "../../src/core/dtype.ts";
+import { isQuant } from "../../src/core/dtype.ts";
 import { ShapeError } from "../../src/core/errors.ts";
+import { dequantize } from "../../src/formats/dequantize.ts";
 
 const scratchF32 = new Float32Array(1), scratchU32 = new Uint32Array(scratchF32.buffer);
 
@@ -111,7 +114,7 @@ const DENSE: Partial<Record<DType, { bytes: number; get(v: DataView, at: number)
 
 /** Whether `decode` knows the type. */
 export function decodes(d: DType): boolean {
-  return d === "f32" || d in DENSE || d in BLOCKS;
+  return d === "f32" || d in DENSE || isQuant(d);
 }
 
 /** `count` elements of `bytes` as f64. */
@@ -122,7 +125,8 @@ export function decode(d: DType, bytes: Uint8Array, count: number): Float64Array
     for (let i = 0; i < count; i++) out[i] = dense.get(v, i * dense.bytes);
   } else if (blocks) {
     for (let i = 0, at = 0; i < count; i += blocks.size, at += blocks.bytes) blocks.decode(v, at, out, i);
-  } else throw new ShapeError(`Cannot decode ${d}: the reference backend does not know it`);
+  } else if (isQuant(d)) out.set(dequantize(d, bytes));
+  else throw new ShapeError(`Cannot decode ${d}: the reference backend does not know it`);
   return out;
 }
 
