@@ -54,7 +54,10 @@ export interface LossOpts {
   zLoss: number;
 }
 
-/** The operations. Tensors are activations (`actDtype`) unless a dtype is named. */
+/**
+ * The operations. Tensors are activations (`actDtype`) unless a dtype is named. Norm weights and biases, matmul's bias,
+ * adapters and gradients are f32 everywhere; colDot also takes f32 inputs (the step's Σ weight·loss).
+ */
 export interface Ops {
   /** out[n] = scale · table[ids[n]]. The table may be quantised. */
   embed(

@@ -1,5 +1,6 @@
 /**
- * What every layer is: two passes side by side, parameters by name, and what one pass over one batch may use.
+ * What every layer is: two passes side by side, and what one pass over one batch may use. A layer writes into memory its
+ * caller chose (`out`, `dx`), because in a bump arena the order of allocation decides what can be given back early.
  * @module
  */
 import type { Arena } from "../core/arena.ts";
@@ -30,7 +31,7 @@ export interface Run {
   readonly seqs: Seqs;
   /** Set in prefill and decode. */
   readonly cache: Cache | null;
-  /** Dropout's seed and step, i32 [2]; null outside training. */
+  /** Dropout's and noise's seed and step, i32 [2]; null outside training. */
   readonly seed: Tensor | null;
   /** false: adapters are left out, which is the frozen reference model (DPO, GRPO, before/after samples). */
   readonly adapters: boolean;
@@ -40,10 +41,22 @@ export interface Run {
   load(owner: object): Tensor[];
 }
 
-/** A layer. */
+/** A layer of one input and one output. */
 export interface Module {
-  forward(x: Tensor, run: Run): Tensor;
-  /** Consumes what forward saved; adds to parameter gradients; returns dx. */
-  backward(dy: Tensor, run: Run): Tensor;
-  params(): Param[];
+  /** Writes `out`; with `run.keep` also saves what `backward` needs. */
+  forward(out: Tensor, x: Tensor, run: Run): void;
+  /** Consumes what forward saved; adds to parameter gradients; writes (=) or adds to (+=) dx as the layer says. */
+  backward(dx: Tensor, dy: Tensor, run: Run): void;
+}
+
+/** A weight that is frozen, trained, or (modules_to_save) both: then the frozen one serves runs without adapters. */
+export interface Slot {
+  readonly frozen: Tensor | null;
+  readonly param: Param | null;
+}
+
+/** The tensor this run reads. */
+export function valueOf(s: Slot, run: Run): Tensor {
+  if (s.param && (run.adapters || !s.frozen)) return s.param.value;
+  return s.frozen!;
 }

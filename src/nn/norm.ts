@@ -1,0 +1,26 @@
+/** RMS or layer norm over the last axis. @module */
+import type { NormOpts } from "../core/backend.ts";
+import { reshape, rowsOf, type Tensor } from "../core/tensor.ts";
+import { type Module, type Run, type Slot, valueOf } from "./module.ts";
+
+/** out = norm(x)·w (+ b). backward adds (+=) to dx, the residual stream's gradient. */
+export class Norm implements Module {
+  constructor(readonly w: Slot, /*[D]*/ readonly b: Slot | null, readonly opts: NormOpts) {}
+
+  forward(out: Tensor, /*[..,D]*/ x: Tensor, /*[..,D]*/ run: Run): void {
+    const stat = run.arena.tensor("f32", rowsOf(x), 2);
+    run.be.norm(flat(out), stat, flat(x), valueOf(this.w, run), this.b && valueOf(this.b, run), this.opts);
+    run.save(this, x, stat);
+  }
+
+  backward(dx: Tensor, /*+=*/ dy: Tensor, run: Run): void {
+    const [x, stat] = run.load(this);
+    const dw = this.w.param?.grad ?? null, db = this.b?.param?.grad ?? null;
+    run.be.normBwd(flat(dx), dw, db, flat(dy), flat(x), valueOf(this.w, run), stat, this.opts);
+  }
+}
+
+/** [.., D] as [rows, D]. */
+function flat(t: Tensor): Tensor {
+  return t.shape.length === 2 ? t : reshape(t, rowsOf(t), t.shape[t.shape.length - 1]);
+}
