@@ -10,6 +10,16 @@ export interface Message {
   [key: string]: unknown;
 }
 
+/** How a chat is rendered. */
+export interface ChatOptions {
+  /** End with the words that open an assistant turn. */
+  addPrompt: boolean;
+  /** Function schemas in OpenAI's shape. */
+  tools?: readonly unknown[];
+  /** Further variables of the template, such as `enable_thinking` or `date_string`. */
+  variables?: Readonly<Record<string, unknown>>;
+}
+
 /** Text to ids and back, and the model's chat template. */
 export interface Tokenizer {
   /** Number of ids, padding rows of the embedding not counted. */
@@ -30,5 +40,5 @@ export interface Tokenizer {
   /** The piece of one id, as it stands in the vocabulary (for printing). */
   piece(id: number): string;
   /** Renders messages with the chat template. @throws {DataError} when there is no template or it refuses the messages */
-  chat(messages: readonly Message[], o: { addPrompt: boolean; tools?: readonly unknown[] }): string;
+  chat(messages: readonly Message[], o: ChatOptions): string;
 }
