@@ -118,13 +118,14 @@ export class AnswerText {
   }
 
   /** The rest, when the answer ended for another reason than a stop string; that may still be found in it. */
-  finish(): Written {
+  finish(): Written & { stopped: boolean } {
     const last = this.#write(this.#detokenizer.flush());
     if (last.stopped) return last;
     const text = last.text + this.#filter.flush();
     const rest = this.#tokens.splice(0);
     return {
       text,
+      stopped: false,
       ids: [...last.ids, ...rest.map((t) => t.id)],
       logprobs: [...last.logprobs, ...rest.flatMap((t) => t.logprob ?? [])],
     };

@@ -49,6 +49,8 @@ export interface Piece {
   finish?: "stop" | "length" | "aborted";
   /** On the last piece. */
   usage?: { promptTokens: number; completionTokens: number; cachedTokens: number };
+  /** On the last piece: seconds from admission to the first token, and from there to the last. */
+  timings?: { promptSeconds: number; answerSeconds: number };
 }
 
 /** What serves requests; generation runs outside the caller's thread where the runtime allows. */
