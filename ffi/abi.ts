@@ -267,6 +267,9 @@ export const OPS: { readonly [K in keyof Ops]: OpAbi<Parameters<Ops[K]>> } = {
   },
 };
 
+/** The operations in the order of the table. */
+export const OP_NAMES: readonly (keyof Ops)[] = Object.keys(OPS) as (keyof Ops)[];
+
 /** Words of a tensor: handle, dtype, offset low and high, axes, four sizes (unused ones are 1). */
 export const TENSOR_WORDS = 9;
 
@@ -294,14 +297,13 @@ export function hashOf(op: keyof Ops): number {
   return h;
 }
 
-/** `symbol:hash` of every operation, as `us_ops` answers it. */
-export function opList(): string {
-  return (Object.keys(OPS) as (keyof Ops)[])
-    .map((op) => `${symbolOf(op)}:${hashOf(op).toString(16).padStart(8, "0")}`).join(" ");
+/** `symbol:hash`, one operation of what `us_ops` answers. */
+export function opEntry(op: keyof Ops): string {
+  return `${symbolOf(op)}:${hashOf(op).toString(16).padStart(8, "0")}`;
 }
 
 /** Scalars by value, and "buf": a pointer to bytes of the caller, valid during the call only. */
-export type CType = "void" | "u32" | "i32" | "buf";
+export type CType = "u32" | "i32" | "buf";
 
 /** Signature of one C function. */
 export interface Signature {

@@ -8,7 +8,8 @@ import {
   type Arg,
   BASE,
   type CType,
-  opList,
+  OP_NAMES,
+  opEntry,
   OPS,
   type Signature,
   STATUS,
@@ -77,7 +78,7 @@ const WORDS: Readonly<Record<keyof typeof BASE, string>> = {
   us_graph_free: "Forgets a recording.",
 };
 
-const C_TYPES: Readonly<Record<CType, string>> = { void: "void", u32: "uint32_t", i32: "int32_t", buf: "void*" };
+const C_TYPES: Readonly<Record<CType, string>> = { u32: "uint32_t", i32: "int32_t", buf: "void*" };
 
 function struct(name: string, list: readonly Arg[]): string {
   const type = (a: Arg): string =>
@@ -119,7 +120,7 @@ export function writeHeader(): string {
   const statuses = Object.entries(STATUS).map(([k, v]) => `US_${upper(k)} = ${v}`).join(", ");
   const dtypes = Object.entries(DTYPES).map(([k, v]) => `US_${upper(k)} = ${v.code}`);
   const sizes = Object.entries(DTYPES).map(([k, v]) => `    case US_${upper(k)}: return n / ${v.block} * ${v.bytes};`);
-  const ops = (Object.keys(OPS) as (keyof typeof OPS)[]).map((op) => {
+  const ops = OP_NAMES.map((op) => {
     const name = symbolOf(op);
     return `${struct(name, OPS[op].args)}US_API int32_t ${name}(const ${name}_args*);\n`;
   });
@@ -129,7 +130,7 @@ export function writeHeader(): string {
   return `${HEAD}
 #define US_ABI_VERSION ${ABI_VERSION}u
 #define US_OP_LIST \\
-${opList().split(" ").map((s, i) => `  "${i ? " " : ""}${s}"`).join(" \\\n")}
+${OP_NAMES.map(opEntry).map((s, i) => `  "${i ? " " : ""}${s}"`).join(" \\\n")}
 
 enum { ${statuses} };
 enum {
@@ -162,9 +163,11 @@ ${sizes.join("\n")}
 ${base.join("\n")}
 // ---- operations (core/backend.ts says what each computes) ----
 ${ops.join("\n")}
-// Exports an operation that this library does not have.
+// Exports an operation that this library does not have. us_lacks is the library's own: it keeps a sentence for
+// us_last_error that names the symbol, and returns US_UNSUPPORTED.
+int32_t us_lacks(const char* symbol);
 #define US_LACKS(name) \\
-  US_API int32_t name(const name##_args* a) { (void)a; return US_UNSUPPORTED; }
+  US_API int32_t name(const name##_args* a) { (void)a; return us_lacks(#name); }
 #endif
 `;
 }

@@ -441,7 +441,9 @@ typedef struct {
 } us_dropout_args;
 US_API int32_t us_dropout(const us_dropout_args*);
 
-// Exports an operation that this library does not have.
+// Exports an operation that this library does not have. us_lacks is the library's own: it keeps a sentence for
+// us_last_error that names the symbol, and returns US_UNSUPPORTED.
+int32_t us_lacks(const char* symbol);
 #define US_LACKS(name) \
-  US_API int32_t name(const name##_args* a) { (void)a; return US_UNSUPPORTED; }
+  US_API int32_t name(const name##_args* a) { (void)a; return us_lacks(#name); }
 #endif

@@ -1,0 +1,262 @@
+/**
+ * A `Backend` over any library that exports the C ABI: shapes are checked, arguments packed into one struct, the status
+ * turned into an error with the library's sentence. Nothing here knows CUDA from Metal.
+ * @module
+ */
+import type { Backend, Graph, MemoryInfo, Ops } from "../src/core/backend.ts";
+import { check } from "../src/core/check.ts";
+import { type Dense, type DType, DTYPES } from "../src/core/dtype.ts";
+import { BackendError, MemoryError, ShapeError } from "../src/core/errors.ts";
+import { byteLength, type Handle, type Tensor } from "../src/core/tensor.ts";
+import {
+  ABI_VERSION,
+  type Arg,
+  BASE,
+  OP_NAMES,
+  opEntry,
+  OPS,
+  type Signature,
+  STATUS,
+  STRUCTS,
+  symbolOf,
+} from "./abi.ts";
+import { type Functions, type Library, openLibrary } from "./library.ts";
+import { Packer } from "./pack.ts";
+
+/** How to open a library as a backend. */
+export interface NativeOpts {
+  readonly name: Backend["name"];
+  /** Path of the shared library. */
+  readonly path: string;
+  /** Which of the devices; default 0. */
+  readonly device?: number;
+  /** What activations are stored in; default: what the library prefers. */
+  readonly actDtype?: Dense;
+}
+
+type Base = Functions<typeof BASE>;
+type OpTable = Record<string, { args: ["buf"]; ret: "i32" }>;
+
+/** Reads a text that a C function writes. */
+function textOf(write: (out: Uint8Array, cap: number) => number): string {
+  let room = new Uint8Array(1024);
+  const whole = write(room, room.length);
+  if (whole >= room.length) {
+    room = new Uint8Array(whole + 1);
+    write(room, room.length);
+  }
+  return new TextDecoder().decode(room.subarray(0, whole));
+}
+
+/** Low and high word. */
+const split = (n: number): [number, number] => [n >>> 0, Math.floor(n / 4294967296)];
+const join = (lo: number, hi: number): number => hi * 4294967296 + lo;
+
+/**
+ * Opens a library: right version, a device, its operations.
+ * @throws {BackendError} with the reason when the file, the version or the device is not right
+ */
+export async function openNative(o: NativeOpts): Promise<Backend> {
+  const base = await openBase(o), { fn } = base;
+  const closers = [base.close];
+  const must = (op: string, status: number): void => {
+    if (status !== STATUS.ok) throw new BackendError(`Cannot use ${o.name}: ${lastError(fn)}`, op, status);
+  };
+  try {
+    must("us_device_probe", fn.us_device_probe());
+    const ops = await openLibrary(o.path, opsOf(fn));
+    closers.unshift(ops.close);
+    must("us_open", fn.us_open(o.device ?? 0));
+    closers.unshift(() => void fn.us_close());
+    const own = (Object.keys(DTYPES) as DType[]).find((d) => DTYPES[d].code === fn.us_act_dtype());
+    const actDtype = o.actDtype ?? (own as Dense | undefined) ?? "f32";
+    if (fn.us_supports(DTYPES[actDtype].code, 0) !== 1) {
+      throw new BackendError(
+        `Cannot keep activations as ${actDtype} on ${o.name}: it has no kernels for that`,
+        "us_open",
+      );
+    }
+    const device = textOf((out, cap) => fn.us_device_name(o.device ?? 0, out, cap));
+    return new NativeBackend({ name: o.name, device, actDtype }, fn, ops.fn, [ops.close, base.close]);
+  } catch (e) {
+    for (const close of closers) close();
+    throw e;
+  }
+}
+
+/** Signatures of those operations that the library has with the arguments this package gives. */
+function opsOf(fn: Base): OpTable {
+  const have = new Set(textOf(fn.us_ops).split(" "));
+  const fits = OP_NAMES.filter((op) => have.has(opEntry(op)));
+  return Object.fromEntries(fits.map((op) => [symbolOf(op), { args: ["buf"], ret: "i32" }]));
+}
+
+function lastError(fn: Base): string {
+  return textOf(fn.us_last_error) || "the library gave no reason";
+}
+
+/** The functions that every version has, then the version. */
+async function openBase(o: NativeOpts): Promise<Library<typeof BASE>> {
+  let lib: Library<{ us_abi_version: Signature }>;
+  try {
+    lib = await openLibrary(o.path, { us_abi_version: BASE.us_abi_version });
+  } catch (e) {
+    throw new BackendError(`Cannot open the ${o.name} library ${o.path}: ${(e as Error).message}`, "open");
+  }
+  const version = lib.fn.us_abi_version();
+  lib.close();
+  if (version !== ABI_VERSION) {
+    const rest = `${o.path} is ABI ${version} and this package needs ${ABI_VERSION}; build it again`;
+    throw new BackendError(`Cannot open the ${o.name} library: ${rest}`, "open");
+  }
+  try {
+    return await openLibrary(o.path, BASE);
+  } catch (e) {
+    throw new BackendError(`Cannot open the ${o.name} library ${o.path}: ${(e as Error).message}`, "open");
+  }
+}
+
+// The operations are put on the prototype below, from the table.
+interface NativeBackend extends Ops {}
+
+class NativeBackend implements Backend {
+  readonly name: Backend["name"];
+  readonly device: string;
+  readonly actDtype: Dense;
+  readonly #base: Base;
+  readonly #ops: Functions<OpTable>;
+  readonly #closers: readonly (() => void)[];
+  readonly #pack = new Packer();
+  #open = true;
+
+  constructor(
+    o: Pick<Backend, "name" | "device" | "actDtype">,
+    base: Base,
+    ops: Functions<OpTable>,
+    closers: readonly (() => void)[],
+  ) {
+    this.name = o.name;
+    this.device = o.device;
+    this.actDtype = o.actDtype;
+    this.#base = base;
+    this.#ops = ops;
+    this.#closers = closers;
+  }
+
+  supports(dtype: DType): boolean {
+    return this.#base.us_supports(DTYPES[dtype].code, 1) === 1;
+  }
+
+  alloc(bytes: number): Handle {
+    const words = this.#pack.words(split(bytes));
+    const status = this.#base.us_alloc(words);
+    if (status === STATUS.memory) {
+      const { active, limit } = this.memory();
+      throw new MemoryError(
+        `Cannot allocate ${bytes} bytes on ${this.name}: ${lastError(this.#base)}`,
+        bytes,
+        limit - active,
+      );
+    }
+    this.#check(status, "alloc");
+    return words[2];
+  }
+
+  free(h: Handle): void {
+    this.#check(this.#base.us_free(h), "free");
+  }
+
+  upload(dst: Tensor, src: ArrayBufferView): void {
+    const words = this.#transfer(dst, src);
+    if (src.byteLength > 0) this.#check(this.#base.us_upload(words, src), "upload");
+  }
+
+  async download(src: Tensor, dst: ArrayBufferView): Promise<void> {
+    const words = this.#transfer(src, dst);
+    await Promise.resolve();
+    if (dst.byteLength > 0) this.#check(this.#base.us_download(words, dst), "download");
+  }
+
+  #transfer(t: Tensor, bytes: ArrayBufferView): Uint32Array {
+    if (bytes.byteLength !== byteLength(t)) {
+      const sizes = `the array has ${bytes.byteLength} bytes, the tensor ${byteLength(t)}`;
+      throw new ShapeError(`Cannot transfer ${t.dtype} [${t.shape}]: ${sizes}`);
+    }
+    return Uint32Array.of(t.handle, ...split(t.byteOffset), ...split(bytes.byteLength));
+  }
+
+  fill(dst: Tensor, value: number): void {
+    this.#check(this.#base.us_fill(this.#pack.struct(STRUCTS.us_fill, [dst, value, Math.trunc(value)])), "fill");
+  }
+
+  capture(work: () => void): Graph | null {
+    const begun = this.#base.us_graph_begin();
+    if (begun === STATUS.unsupported) return null;
+    this.#check(begun, "capture");
+    const words = new Uint32Array(1);
+    let done = false;
+    try {
+      work();
+      done = true;
+    } finally {
+      // A failure of `work` is the one to report; the recording must end all the same.
+      const status = this.#base.us_graph_end(words);
+      if (done) this.#check(status, "capture");
+      else if (status === STATUS.ok) this.#base.us_graph_free(words[0]);
+    }
+    const graph = words[0];
+    return {
+      launch: () => this.#check(this.#base.us_graph_launch(graph), "launch"),
+      close: () => this.#check(this.#base.us_graph_free(graph), "close graph"),
+    };
+  }
+
+  async fence(): Promise<void> {
+    await Promise.resolve();
+    this.#check(this.#base.us_fence(), "fence");
+  }
+
+  memory(): MemoryInfo {
+    const w = new Uint32Array(6);
+    this.#check(this.#base.us_memory(w), "memory");
+    return { active: join(w[0], w[1]), peak: join(w[2], w[3]), limit: join(w[4], w[5]) };
+  }
+
+  close(): void {
+    if (!this.#open) return;
+    this.#open = false;
+    try {
+      this.#check(this.#base.us_close(), "close");
+    } finally {
+      for (const close of this.#closers) close();
+    }
+  }
+
+  /** Runs one operation: `struct` as its arguments. */
+  run(op: keyof Ops, args: readonly Arg[], values: readonly (Tensor | null | number)[]): void {
+    const call = this.#ops[symbolOf(op)];
+    if (!call) {
+      throw new BackendError(
+        `Cannot run ${op} on ${this.name}: the library was built without it, or for other arguments`,
+        op,
+      );
+    }
+    this.#check(call(this.#pack.struct(args, values)), op);
+  }
+
+  #check(status: number, op: string): void {
+    if (status === STATUS.ok) return;
+    throw new BackendError(`Cannot run ${op} on ${this.name}: ${lastError(this.#base)}`, op, status, this.device);
+  }
+}
+
+for (const op of Object.keys(OPS) as (keyof Ops)[]) {
+  const { args, flatten } = OPS[op] as { args: readonly Arg[]; flatten(...a: unknown[]): (Tensor | null | number)[] };
+  const verify = check[op] as (...a: unknown[]) => void;
+  Object.defineProperty(NativeBackend.prototype, op, {
+    value(this: NativeBackend, ...given: unknown[]): void {
+      verify(...given);
+      this.run(op, args, flatten(...given));
+    },
+  });
+}
