@@ -7,7 +7,7 @@
 import { ConfigError, FormatError } from "../core/errors.ts";
 import { HuggingFaceTokenizer, type Parts } from "./hugging_face.ts";
 import { ranksOfMerges, ranksOfScores } from "./merges.ts";
-import { PRE_TOKENIZERS } from "./pre_tokenizers.ts";
+import { describePreTokenizer, PRE_TOKENIZERS } from "./pre_tokenizers.ts";
 import { findEnds } from "./ends.ts";
 import type { Tokenizer } from "./types.ts";
 
@@ -139,15 +139,11 @@ function byteLevel(meta: GgufMetadata, v: Vocabulary, source: string): Built {
   if (!isStrings(merges)) {
     throw new FormatError(`Cannot read the tokenizer of '${source}': tokenizer.ggml.merges is missing`, source);
   }
-  const words = pre.split.map((Regex) => ({ type: "Split", pattern: { Regex }, behavior: "Isolated", invert: false }));
   return {
     json: {
       added_tokens: addedTokens(v, () => false),
       normalizer: pre.nfc ? { type: "NFC" } : null,
-      pre_tokenizer: {
-        type: "Sequence",
-        pretokenizers: [...words, { type: "ByteLevel", add_prefix_space: false, trim_offsets: true, use_regex: false }],
-      },
+      pre_tokenizer: describePreTokenizer(pre),
       post_processor: null,
       decoder: { type: "ByteLevel", add_prefix_space: true, trim_offsets: true, use_regex: true },
       model: { type: "BPE", vocab: vocabOf(v, source), merges: [], ignore_merges: pre.ignoreMerges ?? false },

@@ -8,6 +8,7 @@ import { ConfigError, FormatError } from "../core/errors.ts";
 import { findEnds } from "./ends.ts";
 import { HuggingFaceTokenizer } from "./hugging_face.ts";
 import { ranksOfMerges } from "./merges.ts";
+import { type Node, rewritePreTokenizer } from "./rewrite.ts";
 import type { TemplateSources } from "./template.ts";
 import type { Tokenizer } from "./types.ts";
 
@@ -21,11 +22,6 @@ export interface TokenizerFiles {
   generation?: Record<string, unknown>;
   /** chat_template.jinja; wins over the template in the config, as in transformers. */
   template?: string;
-}
-
-interface Node {
-  type: string;
-  [key: string]: unknown;
 }
 
 /**
@@ -53,7 +49,7 @@ export function tokenizerFromJson(files: TokenizerFiles, source: string): Tokeni
       ...files.tokenizer,
       added_tokens: added,
       normalizer: files.tokenizer.normalizer ?? null,
-      pre_tokenizer: rewrite(files.tokenizer.pre_tokenizer as Node | null ?? null, source),
+      pre_tokenizer: rewritePreTokenizer(files.tokenizer.pre_tokenizer as Node | null ?? null, source),
       post_processor: null,
       decoder: files.tokenizer.decoder ?? null,
       model: bpe ? { ...model, type: "BPE", merges: [] } : model,
@@ -113,43 +109,4 @@ function templatesOf(value: unknown, source: string): TemplateSources | null {
     );
   }
   return { main, tools: named.get("tool_use") };
-}
-
-/** The pre-tokenizer in parts that the library does as Rust's tokenizers do. */
-function rewrite(node: Node | null, source: string): Node | null {
-  switch (node?.type) {
-    case "Sequence":
-      return { type: "Sequence", pretokenizers: (node.pretokenizers as Node[]).map((n) => rewrite(n, source)) };
-    case "Digits":
-      // The library takes ASCII digits; Rust takes what Unicode calls numbers.
-      return split(node.individual_digits ? "\\p{N}" : "\\p{N}+", false);
-    case "Metaspace":
-      // The library does not cut; Rust does before each replaced space, unless told otherwise.
-      return node.split === false ? node : { type: "Sequence", pretokenizers: [node, split("▁?[^▁]+|▁", true)] };
-    case "Split":
-      return rewriteSplit(node, source);
-    default:
-      return node;
-  }
-}
-
-/** `matches`: words are the matches alone, which must cover the text; else also what lies between them. */
-function split(regex: string, matches: boolean): Node {
-  return { type: "Split", pattern: { Regex: regex }, behavior: "Isolated", invert: matches };
-}
-
-/** The library knows Isolated and Removed only; merging with a neighbour is written as a pattern that covers the text. */
-function rewriteSplit(node: Node, source: string): Node {
-  const behavior = String(node.behavior), invert = node.invert === true;
-  if ((behavior === "Isolated" || behavior === "Removed") && !invert) return node;
-  if (behavior === "Removed" && invert) return node;
-  const text = (node.pattern as { String?: string }).String;
-  if (text !== undefined && !invert && (behavior === "MergedWithPrevious" || behavior === "MergedWithNext")) {
-    const p = text.replace(/[\\^$.*+?()[\]{}|/-]/g, "\\$&"), other = `(?:(?!${p})[\\s\\S])`;
-    return split(behavior === "MergedWithPrevious" ? `${other}*${p}|${other}+` : `${p}${other}*|${other}+`, true);
-  }
-  throw new ConfigError(
-    `Cannot use the tokenizer of '${source}': its pre-tokenizer splits with behavior '${behavior}'` +
-      `${invert ? " inverted" : ""}, which this build does not do`,
-  );
 }

@@ -73,3 +73,10 @@ export const PRE_TOKENIZERS: ReadonlyMap<string, PreTokenizer> = new Map([
   ["gpt-4o", { split: [o200k("\\p{N}{1,3}", `${CONTRACTION}?`)] }],
   ["llama4", { split: [o200k("\\p{N}{1,3}", `${CONTRACTION}?`)] }],
 ]);
+
+/** The pre-tokenizer as tokenizer.json writes it. */
+export function describePreTokenizer(pre: PreTokenizer): Record<string, unknown> {
+  const words = pre.split.map((Regex) => ({ type: "Split", pattern: { Regex }, behavior: "Isolated", invert: false }));
+  const bytes = { type: "ByteLevel", add_prefix_space: false, trim_offsets: true, use_regex: false };
+  return { type: "Sequence", pretokenizers: [...words, bytes] };
+}
