@@ -67,17 +67,20 @@ export class StopFilter {
   /** @param stops none empty */
   constructor(private readonly stops: readonly string[]) {}
 
-  /** The text that is safe to give out; `stopped` when a stop string was found, after which nothing more may come. */
-  push(text: string): { text: string; stopped: boolean } {
+  /**
+   * The text that is safe to give out; `stopped` when a stop string was found: then nothing more may come, and `after`
+   * is what followed it.
+   */
+  push(text: string): { text: string; stopped: boolean; after: string } {
     const all = this.#held + text;
     const found = this.stops.filter((s) => all.includes(s)).map((s) => ({ at: all.indexOf(s), n: s.length }));
     if (found.length > 0) {
       const first = found.reduce((a, b) => b.at + b.n < a.at + a.n || (b.at + b.n === a.at + a.n && b.n > a.n) ? b : a);
-      return { text: all.slice(0, first.at), stopped: true };
+      return { text: all.slice(0, first.at), stopped: true, after: all.slice(first.at + first.n) };
     }
     const safe = all.length - Math.max(0, ...this.stops.map((s) => overlap(all, s)));
     this.#held = all.slice(safe);
-    return { text: all.slice(0, safe), stopped: false };
+    return { text: all.slice(0, safe), stopped: false, after: "" };
   }
 
   /** What was held back; the answer ended before it became a stop string. */

@@ -1,5 +1,5 @@
 /** What the server and the CLI ask of a model that answers. @module */
-import type { Message, Tokenizer } from "../tokenizer/types.ts";
+import type { ChatOptions, Message, Tokenizer } from "../tokenizer/types.ts";
 
 /** Sampling, in the usual order: penalties, temperature, top-k, top-p, min-p. Defaults: greedy when temperature is 0. */
 export interface SampleOptions {
@@ -60,7 +60,7 @@ export interface Engine {
   readonly contextLength: number;
   readonly tokenizer: Tokenizer;
   /** Renders the chat and encodes it. @throws {DataError} */
-  prompt(messages: readonly Message[], o?: { tools?: readonly unknown[] }): Int32Array;
+  prompt(messages: readonly Message[], o?: Partial<ChatOptions>): Int32Array;
   /**
    * The answer piece by piece; leaving the loop early, or `signal`, stops the work.
    * @throws {QueueFullError} at once when the queue's limit is reached

@@ -82,7 +82,7 @@ export function byteTokenizer(o: { tools?: boolean } = {}): Tokenizer {
     decode: (ids) => new TextDecoder().decode(Uint8Array.from(Array.from(ids).filter((i) => i < 256))),
     piece: (id) => id === EOS ? "<eos>" : `<0x${id.toString(16).toUpperCase().padStart(2, "0")}>`,
     chat: (messages: readonly Message[], { addPrompt, tools }) => {
-      const head = tools?.length ? JSON.stringify(tools) + "\n" : "";
+      const head = o.tools && tools?.length ? JSON.stringify(tools) + "\n" : "";
       return head + messages.map((m) => `${m.role}:${m.content ?? JSON.stringify(m.tool_calls)}`).join("\n") +
         (addPrompt ? ASK : "");
     },
