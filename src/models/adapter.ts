@@ -1,0 +1,142 @@
+/**
+ * Which tensors of a model are trained, and which of its linears carry an adapter: peft's rules for target modules,
+ * patterns, biases and modules_to_save, worked out against the family's list of tensors.
+ * @module
+ */
+import { ConfigError } from "../core/errors.ts";
+import { type AdapterSettings, rankOf, scaleOf } from "../formats/adapter.ts";
+import type { AdapterSpec } from "../nn/decoder.ts";
+import type { ParamSpec } from "../nn/params.ts";
+import type { ModelConfig } from "./config.ts";
+import type { NamedTensor } from "./names.ts";
+
+/** How the low-rank matrices start. `default`: A uniform, B zero, so the first step sees the base model. */
+export type LoraStart = "default" | "gaussian" | "pissa" | "loftq";
+
+/** peft's settings, and what it has beyond what an adapter file needs. */
+export interface LoraOptions extends AdapterSettings {
+  /** Only these layers; absent: all. */
+  readonly layersToTransform?: readonly number[];
+  /** Suffixes of modules that are left out, or one regular expression. */
+  readonly excludeModules?: readonly string[] | string;
+  readonly start?: LoraStart;
+  /** Seed of A's start. Default 3407, Unsloth's random_state. */
+  readonly seed?: number;
+}
+
+/** What will be trained. */
+export interface TrainPlan {
+  readonly specs: readonly ParamSpec[];
+  /** By transformers' module name. */
+  readonly adapters: ReadonlyMap<string, AdapterSpec>;
+  /** Trained copies of the model's own tensors: parameter name to the tensor's transformers name. */
+  readonly copies: ReadonlyMap<string, string>;
+  /** True when the model's own tensors are trained in place: there is no frozen copy. */
+  readonly full: boolean;
+}
+
+/** Nothing is trained: inference. */
+export const FROZEN: TrainPlan = { specs: [], adapters: new Map(), copies: new Map(), full: false };
+
+/** LoRA's usual targets: every linear of a block. */
+export function blockLinears(c: ModelConfig): string[] {
+  return c.fused
+    ? ["qkv_proj", "o_proj", "gate_up_proj", "down_proj"]
+    : ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"];
+}
+
+/** Every tensor is trained. */
+export function planFull(tensors: readonly NamedTensor[]): TrainPlan {
+  const specs = tensors.map((t) => ({ name: t.hf, shape: t.shape }));
+  return { specs, adapters: new Map(), copies: new Map(tensors.map((t) => [t.hf, t.hf])), full: true };
+}
+
+/** `model.layers.0.self_attn.q_proj` of `model.layers.0.self_attn.q_proj.weight`. */
+export const moduleOf = (tensor: string): string => tensor.replace(/\.(weight|bias)$/, "");
+
+/**
+ * Adapters by peft's rules (tuners_utils.check_target_module_exists).
+ * @throws {ConfigError} when a target matches nothing, or names what cannot carry an adapter
+ */
+export function planLora(c: ModelConfig, tensors: readonly NamedTensor[], o: LoraOptions): TrainPlan {
+  const linears = linearsOf(c, tensors);
+  const targets = o.targetModules === "all-linear" ? blockLinears(c) : o.targetModules;
+  refuseUnmatched(targets, [...linears.keys()], tensors);
+  const chosen = [...linears].filter(([m]) => {
+    return isTarget(m, targets) && !(o.excludeModules && isTarget(m, o.excludeModules)) &&
+      inLayers(m, o.layersToTransform);
+  });
+  if (chosen.length === 0) throw new ConfigError("Cannot train adapters: no module is left after exclusions");
+  const adapters = new Map<string, AdapterSpec>(), specs: ParamSpec[] = [];
+  for (const [module, [outputs, inputs]] of chosen) {
+    const rank = rankOf(o, module);
+    adapters.set(module, { scale: scaleOf(o, module), dropout: o.dropout });
+    specs.push({ name: `${module}.lora_A.weight`, shape: [rank, inputs] });
+    specs.push({ name: `${module}.lora_B.weight`, shape: [outputs, rank] });
+    if (o.dora) specs.push({ name: `${module}.lora_magnitude_vector.weight`, shape: [outputs] });
+  }
+  const copies = trainedCopies(c, tensors, o, adapters);
+  const shapes = new Map(tensors.map((t) => [t.hf, t.shape]));
+  for (const [name, tensor] of copies) specs.push({ name, shape: shapes.get(tensor)! });
+  return { specs, adapters, copies, full: false };
+}
+
+/** Modules that can carry an adapter, with [outputs, inputs]. */
+function linearsOf(c: ModelConfig, tensors: readonly NamedTensor[]): Map<string, readonly number[]> {
+  const out = new Map<string, readonly number[]>();
+  for (const t of tensors) if (t.shape.length === 2 && t.ours !== "embed") out.set(moduleOf(t.hf), t.shape);
+  if (c.tied) out.set("lm_head", [c.vocab, c.dim]);
+  return out;
+}
+
+function isTarget(module: string, targets: readonly string[] | string): boolean {
+  if (typeof targets === "string") return new RegExp(`^(?:${targets})$`).test(module);
+  return targets.some((t) => module === t || module.endsWith(`.${t}`));
+}
+
+function inLayers(module: string, layers: readonly number[] | undefined): boolean {
+  if (!layers) return true;
+  const n = /\.layers\.(\d+)\./.exec(module)?.[1];
+  return n !== undefined && layers.includes(Number(n));
+}
+
+function refuseUnmatched(targets: readonly string[] | string, modules: string[], all: readonly NamedTensor[]): void {
+  const known = [...new Set(modules.map((m) => m.split(".").at(-1)!))].join(", ");
+  for (const t of typeof targets === "string" ? [targets] : targets) {
+    const list = typeof targets === "string" ? targets : [t];
+    if (modules.some((m) => isTarget(m, list))) continue;
+    const why = all.some((x) => isTarget(moduleOf(x.hf), list))
+      ? `it is no linear layer; name it in modules_to_save to train it whole`
+      : `the model's linear layers are ${known}`;
+    throw new ConfigError(`Cannot adapt '${t}': ${why}`);
+  }
+}
+
+/** Biases and modules_to_save, under the names peft gives them. */
+function trainedCopies(
+  c: ModelConfig,
+  tensors: readonly NamedTensor[],
+  o: LoraOptions,
+  adapters: ReadonlyMap<string, AdapterSpec>,
+): Map<string, string> {
+  const copies = new Map<string, string>();
+  for (const t of tensors) {
+    const module = moduleOf(t.hf), suffix = t.hf.slice(module.length);
+    if (o.modulesToSave.some((m) => module.endsWith(m))) copies.set(`${module}.modules_to_save${suffix}`, t.hf);
+    else if (suffix === ".bias" && (o.bias === "all" || (o.bias === "lora_only" && adapters.has(module)))) {
+      copies.set(adapters.has(module) ? `${module}.base_layer.bias` : t.hf, t.hf);
+    }
+  }
+  if (c.tied && o.modulesToSave.includes("lm_head")) {
+    copies.set("lm_head.modules_to_save.weight", "model.embed_tokens.weight");
+  }
+  for (const m of o.modulesToSave) {
+    if (![...copies.keys()].some((name) => moduleOf(name).replace(".modules_to_save", "").endsWith(m))) {
+      throw new ConfigError(`Cannot train '${m}' whole: no module of the model ends so`);
+    }
+    if ([...adapters.keys()].some((a) => a.endsWith(m))) {
+      throw new ConfigError(`Cannot train '${m}' whole and adapt it: name it in one of the two`);
+    }
+  }
+  return copies;
+}

@@ -1,0 +1,198 @@
+/**
+ * Puts a model on a backend: weights stream from the file into one slab, in their own type where the backend reads it in
+ * place and as f32 otherwise; trained tensors go to f32 slabs of their own.
+ * @module
+ */
+import type { Backend } from "../core/backend.ts";
+import { bytesOf, type DType } from "../core/dtype.ts";
+import { FormatError } from "../core/errors.ts";
+import { numel, slice, type Tensor } from "../core/tensor.ts";
+import type { FloatTensor } from "../formats/adapter.ts";
+import { usableType } from "../formats/stored.ts";
+import { Decoder } from "../nn/decoder.ts";
+import { Params } from "../nn/params.ts";
+import { FROZEN, type LoraOptions, moduleOf, planFull, planLora, type TrainPlan } from "./adapter.ts";
+import type { ModelConfig } from "./config.ts";
+import type { ModelSource, SourceTensor } from "./source.ts";
+import { startAdapters } from "./start.ts";
+import { readRows } from "./rows.ts";
+
+/** How a model is loaded. Neither `lora` nor `full`: for inference only. */
+export interface LoadOptions {
+  readonly backend: Backend;
+  readonly lora?: LoraOptions;
+  /** Train every tensor, in f32. */
+  readonly full?: boolean;
+  /** Keep only each block's input for the backward. Default true. */
+  readonly checkpoint?: boolean;
+  /** Longest sequence in tokens. */
+  readonly maxLength: number;
+  /** Puts parameters that share a learning rate and a weight decay together. */
+  readonly groupOf?: (name: string) => string;
+  readonly onProgress?: (bytes: number, total: number) => void;
+  /** Sentences worth printing, such as a type that had to be converted. */
+  readonly note?: (sentence: string) => void;
+}
+
+/** A loaded model. */
+export interface Model {
+  readonly source: ModelSource;
+  readonly config: ModelConfig;
+  readonly be: Backend;
+  readonly decoder: Decoder;
+  /** null when nothing is trained. */
+  readonly params: Params | null;
+  readonly plan: TrainPlan;
+  readonly lora: LoraOptions | null;
+  /** Frozen tensors by our names, where they lie on the device. */
+  readonly weights: ReadonlyMap<string, Tensor>;
+  /** Trained tensors by name, read from the device. */
+  trained(): Promise<Map<string, FloatTensor>>;
+  /** Sets trained tensors. @throws {FormatError} listing names that are missing, unknown or misshapen */
+  setTrained(tensors: ReadonlyMap<string, FloatTensor>): void;
+  close(): void;
+}
+
+/** Where each tensor will lie, before anything is allocated. */
+export interface Placement {
+  readonly tensor: SourceTensor;
+  readonly dtype: DType;
+  readonly byteOffset: number;
+}
+
+const ALIGN = 256;
+
+/** Plans what is trained by the options. */
+export function planTraining(source: ModelSource, o: Pick<LoadOptions, "lora" | "full">): TrainPlan {
+  if (o.full) return planFull(source.tensors);
+  return o.lora ? planLora(source.config, source.tensors, o.lora) : FROZEN;
+}
+
+/**
+ * Types and offsets of the frozen tensors, and the bytes of their slab. Vectors (norms, biases) are always f32.
+ */
+export function placeWeights(
+  source: ModelSource,
+  plan: TrainPlan,
+  be: Backend,
+): { places: Placement[]; bytes: number } {
+  let at = 0;
+  const places = plan.full ? [] : source.tensors.map((tensor) => {
+    const own = usableType(tensor.stored);
+    const dtype: DType = tensor.shape.length > 1 && be.supports(own) ? own : "f32";
+    const place = { tensor, dtype, byteOffset: at };
+    const bytes = tensor.shape.slice(0, -1).reduce((a, b) => a * b, 1) * bytesOf(dtype, tensor.shape.at(-1)!);
+    at += Math.ceil(bytes / ALIGN) * ALIGN;
+    return place;
+  });
+  return { places, bytes: at };
+}
+
+/**
+ * Loads a model. The source may be closed afterwards.
+ * @throws {MemoryError} when the weights do not fit, before any is read
+ * @throws {ConfigError} when the adapter's settings do not fit the model
+ */
+export async function loadModel(source: ModelSource, o: LoadOptions): Promise<Model> {
+  const be = o.backend, plan = planTraining(source, o);
+  const { places, bytes } = placeWeights(source, plan, be);
+  const handle = bytes > 0 ? be.alloc(bytes) : 0;
+  const params = plan.specs.length ? new Params(be, plan.specs, o.groupOf) : null;
+  const weights = new Map<string, Tensor>();
+  for (const { tensor, dtype, byteOffset } of places) {
+    weights.set(tensor.ours, { handle, byteOffset, dtype, shape: tensor.shape });
+  }
+  noteConversions(places, o.note);
+  await upload(source, weights, params, plan, o);
+  const decoder = new Decoder({
+    be,
+    config: source.config,
+    weights,
+    params,
+    moduleName: moduleNames(source),
+    adapters: plan.adapters,
+    checkpoint: o.checkpoint ?? true,
+    maxLength: o.maxLength,
+  });
+  if (o.lora && params) await startAdapters({ source, be, plan, params, weights, options: o.lora });
+  const close = () => {
+    decoder.close();
+    params?.close();
+    if (handle) be.free(handle);
+  };
+  const trained = () => downloadAll(be, params);
+  const setTrained = (t: ReadonlyMap<string, FloatTensor>) => uploadAll(be, params, t);
+  return {
+    ...{ source, config: source.config, be, decoder, params, plan, lora: o.lora ?? null, weights },
+    ...{ trained, setTrained, close },
+  };
+}
+
+/** Our names to transformers' modules. */
+export function moduleNames(source: ModelSource): (ours: string) => string {
+  const names = new Map(source.tensors.map((t) => [t.ours, moduleOf(t.hf)]));
+  return (ours) => names.get(ours) ?? (ours === "head" ? "lm_head" : ours);
+}
+
+function noteConversions(places: readonly Placement[], note?: (s: string) => void): void {
+  const converted = new Map<string, number>();
+  for (const { tensor, dtype } of places) {
+    if (tensor.shape.length > 1 && dtype !== tensor.stored.dtype) {
+      converted.set(tensor.stored.dtype, (converted.get(tensor.stored.dtype) ?? 0) + 1);
+    }
+  }
+  for (const [type, n] of converted) {
+    note?.(`${n} tensors of type ${type} are held as f32: the backend does not read ${type}`);
+  }
+}
+
+/** Streams every tensor to its frozen place and to its trained copies. */
+async function upload(
+  source: ModelSource,
+  weights: ReadonlyMap<string, Tensor>,
+  params: Params | null,
+  plan: TrainPlan,
+  o: LoadOptions,
+): Promise<void> {
+  const copies = new Map<string, Tensor[]>();
+  for (const [name, tensor] of plan.copies) {
+    copies.set(tensor, [...(copies.get(tensor) ?? []), params!.get(name)!.value]);
+  }
+  const total = source.tensors.reduce((n, t) => n + t.stored.bytes, 0);
+  let done = 0;
+  for (const t of source.tensors) {
+    const frozen = weights.get(t.ours), targets = [...(frozen ? [frozen] : []), ...(copies.get(t.hf) ?? [])];
+    for (const target of targets) {
+      for (const { from, to, values } of readRows(t, source.config, target.dtype)) {
+        o.backend.upload(slice(target, from, to), values);
+        await Promise.resolve();
+      }
+    }
+    done += t.stored.bytes;
+    o.onProgress?.(done, total);
+  }
+}
+
+async function downloadAll(be: Backend, params: Params | null): Promise<Map<string, FloatTensor>> {
+  const out = new Map<string, FloatTensor>();
+  for (const p of params?.list ?? []) {
+    const values = new Float32Array(numel(p.value));
+    await be.download(p.value, values);
+    out.set(p.name, { shape: p.value.shape, values });
+  }
+  return out;
+}
+
+function uploadAll(be: Backend, params: Params | null, tensors: ReadonlyMap<string, FloatTensor>): void {
+  const problems: string[] = [], list = params?.list ?? [];
+  for (const p of list) {
+    const t = tensors.get(p.name);
+    if (!t) problems.push(`'${p.name}' is missing`);
+    else if (t.shape.join() !== p.value.shape.join()) {
+      problems.push(`'${p.name}' is [${t.shape}] and must be [${p.value.shape}]`);
+    }
+  }
+  for (const name of tensors.keys()) if (!params?.get(name)) problems.push(`'${name}' is not trained here`);
+  if (problems.length) throw new FormatError(`Cannot set the trained tensors: ${problems.join("; ")}`);
+  for (const p of list) be.upload(p.value, tensors.get(p.name)!.values);
+}

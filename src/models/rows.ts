@@ -1,0 +1,55 @@
+/**
+ * Reads a tensor's rows in bounded chunks, as bytes of its own type or as f32, with what a GGUF does to them undone:
+ * llama's q and k rows put back in transformers' order (whole rows move, so blocks stay whole), gemma's +1 taken off.
+ * @module
+ */
+import type { DType } from "../core/dtype.ts";
+import { readBytes, readFloats } from "../formats/stored.ts";
+import type { ModelConfig } from "./config.ts";
+import type { SourceTensor } from "./source.ts";
+
+/** Bytes read at once; bounds the host memory a load takes. */
+const CHUNK = 8 << 20;
+
+/** Rows [from, to) of a tensor. */
+export interface RowChunk {
+  readonly from: number;
+  readonly to: number;
+  readonly values: Uint8Array<ArrayBuffer> | Float32Array<ArrayBuffer>;
+}
+
+/** @param as the tensor's own type (bytes as they lie), or f32 */
+export function* readRows(t: SourceTensor, c: ModelConfig, as: DType): Generator<RowChunk> {
+  const rows = t.shape[0], heads = headsOf(t, c), unit = heads ? rows / heads : 1;
+  const own = as === t.stored.dtype && !(t.ggufAs === "plusOne" && isGguf(t));
+  const rowBytes = Math.max(t.stored.bytes, own ? 0 : rows * 4) / rows;
+  const step = Math.max(unit, Math.floor(CHUNK / rowBytes / unit) * unit);
+  for (let from = 0; from < rows; from += step) {
+    const to = Math.min(rows, from + step);
+    const values = own ? readBytes(t.stored, from, to) : readFloats(t.stored, from, to);
+    if (heads) unpermute(values, unit, to - from);
+    if (t.ggufAs === "plusOne" && isGguf(t)) { for (let i = 0; i < values.length; i++) values[i] -= 1; }
+    yield { from, to, values };
+  }
+}
+
+/** True when the tensor lies in the file under its GGUF name. */
+const isGguf = (t: SourceTensor): boolean => t.stored.name === t.gguf;
+
+/** Heads whose rows a GGUF keeps interleaved; 0 when it does not. */
+function headsOf(t: SourceTensor, c: ModelConfig): number {
+  if (!isGguf(t)) return 0;
+  return t.ggufAs === "permuteQ" ? c.heads : t.ggufAs === "permuteK" ? c.kvHeads : 0;
+}
+
+/** Row 2i+j of a head in the file is row j·d/2+i of ours (conversion/llama.py, permute). */
+function unpermute(values: Uint8Array | Float32Array, d: number, rows: number): void {
+  const width = values.length / rows, head = values.slice(0, d * width);
+  for (let base = 0; base < values.length; base += d * width) {
+    head.set(values.subarray(base, base + d * width));
+    for (let r = 0; r < d; r++) {
+      const from = r * width, to = base + ((r % 2) * d / 2 + (r >> 1)) * width;
+      values.set(head.subarray(from, from + width), to);
+    }
+  }
+}
