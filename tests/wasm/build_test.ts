@@ -1,0 +1,36 @@
+/** The committed kernels are those that the sources beside them compile to. */
+import { Buffer } from "node:buffer";
+import { createHash } from "node:crypto";
+import { describe, expect, test } from "vitest";
+import { compile, hashSources } from "../../wasm/build.ts";
+import * as fma from "../../wasm/kernels_fma.wasm.ts";
+import * as mul from "../../wasm/kernels_mul.wasm.ts";
+import { VARIANTS } from "../../wasm/micro_kernel.ts";
+
+const COMMITTED = { fma, mul };
+const sha256 = (b: Uint8Array): string => createHash("sha256").update(b).digest("hex");
+
+describe.each(VARIANTS)("the $name kernels", (v) => {
+  const committed = COMMITTED[v.name], bytes = Buffer.from(committed.base64, "base64");
+
+  test("carry the hash of wasm/assembly as it is now", () => {
+    expect(committed.sources, "run: deno run -A wasm/build.ts").toBe(hashSources(v));
+  });
+
+  test("are the bytes they say they are", () => {
+    expect(sha256(bytes)).toBe(committed.binary);
+  });
+
+  test("compile to the same bytes again", async () => {
+    expect(sha256(await compile(v)), "run: deno run -A wasm/build.ts").toBe(committed.binary);
+  });
+
+  test("import the shared memory and nothing else", () => {
+    const wanted = WebAssembly.Module.imports(new WebAssembly.Module(bytes));
+    expect(wanted).toEqual([expect.objectContaining({ module: "env", name: "memory", kind: "memory" })]);
+  });
+});
+
+test("the kernels take less than 200 KB of the package", () => {
+  expect(fma.base64.length + mul.base64.length).toBeLessThan(200_000);
+});

@@ -1,0 +1,123 @@
+// c = alpha · op(a) · op(b) + beta · c (+ bias), the GotoBLAS way (Goto & van de Geijn 2008): op(b) is packed (weights are
+// decoded there) in blocks of KC × NB, a tile of c stays in registers. Unit (i, j) is RB rows by NB columns of c; c may be
+// written transposed, which lets the caller exchange the operands. Bound by arithmetic: 2·M·N·K.
+import { bytesOf, decode } from "./decode";
+import { float, int, ptr, words } from "./job";
+import { sum4 } from "./math";
+import { madd, MR, NR, tilePanel, tileRows } from "./micro";
+import { packA, packPlain, packTransposed } from "./pack";
+
+/** Rows of a transposed A packed at a time: with kc at most 512, 256 KiB of a 1 MiB second-level cache. */
+const MC: i32 = 128;
+
+// Arguments: c, ldc, ldcT, a, lda, transA, b, b's type, bytes of b's row, transB, bias, M, N, K, KC, NB, RB, column units,
+// beta, floats of scratch before the strip and before the spare tile; alpha. ldc and ldcT are floats between rows and columns of c: one of them is 1.
+
+/** Adds up or copies the part of a tile that lies inside c, at any strides. */
+function scatter(tile: usize, c: usize, ldc: usize, ldcT: usize, rows: i32, cols: i32, add: bool): void {
+  for (let r = 0; r < rows; r++) {
+    for (let q = 0; q < cols; q++) {
+      const to = c + <usize>r * ldc + <usize>q * ldcT, x = load<f32>(tile + words(r * NR + q));
+      store<f32>(to, add ? load<f32>(to) + x : x);
+    }
+  }
+}
+
+/** c = bias in the unit's rectangle, so that the first pass may add. */
+function startWithBias(m0: i32, m1: i32, n0: i32, n1: i32, beta: bool): void {
+  const c = ptr(0), ldc = int(1), ldcT = int(2), bias = ptr(10);
+  for (let m = m0; m < m1; m++) {
+    for (let n = n0; n < n1; n++) {
+      const to = c + words(m * ldc + n * ldcT), x = load<f32>(bias + words(n));
+      store<f32>(to, beta ? load<f32>(to) + x : x);
+    }
+  }
+}
+
+export function matmul(u: i32, scratch: usize): void {
+  const M = int(11), N = int(12), K = int(13), KC = int(14), NB = int(15), RB = int(16), across = int(17);
+  const n0 = u % across * NB, n1 = min(N, n0 + NB), m0 = u / across * RB, m1 = min(M, m0 + RB);
+  let add = int(18) !== 0;
+  if (ptr(10)) {
+    startWithBias(m0, m1, n0, n1, add);
+    add = true;
+  }
+  const strip = scratch + words(int(19));
+  for (let k0 = 0; k0 < K; k0 += KC) {
+    const kc = min(KC, K - k0);
+    if (int(9)) packTransposed(ptr(6), int(7), ptr(8), k0, kc, n0, n1 - n0, scratch, strip);
+    else packPlain(ptr(6), int(7), ptr(8), k0, kc, n0, n1 - n0, scratch, strip);
+    if (int(5)) {
+      for (let m = m0; m < m1; m += MC) {
+        packA(ptr(3), words(int(4)), k0, kc, m, min(MC, m1 - m), strip);
+        multiply(scratch, strip, m, min(m1, m + MC), n0, n1, k0, kc, add);
+      }
+    } else multiply(scratch, 0, m0, m1, n0, n1, k0, kc, add);
+    add = true;
+  }
+}
+
+/** All tiles of rows m0..m1 and columns n0..n1, over one block of k; `pa` is packed rows or 0. */
+function multiply(pb: usize, pa: usize, m0: i32, m1: i32, n0: i32, n1: i32, k0: i32, kc: i32, add: bool): void {
+  const ldc = words(int(1)), ldcT = words(int(2)), lda = words(int(4)), alpha = float(0);
+  const tmp = pb + words(int(20));
+  for (let n = n0; n < n1; n += NR, pb += words(NR * kc)) {
+    for (let m = m0; m < m1; m += MR) {
+      const whole = m + MR <= m1 && n + NR <= n1 && ldcT === 4;
+      const c = ptr(0) + <usize>m * ldc + <usize>n * ldcT;
+      const to = whole ? c : tmp, ld = whole ? ldc : words(NR);
+      if (pa) tilePanel(kc, pa + words((m - m0) * kc), pb, to, ld, alpha, whole && add);
+      else {
+        const a = ptr(3) + <usize>m * lda + words(k0);
+        tileRows(kc, a, lda, m1 - 1 - m, pb, to, ld, alpha, whole && add);
+      }
+      if (!whole) scatter(tmp, c, ldc, ldcT, min(MR, m1 - m), min(NR, n1 - n), add);
+    }
+  }
+}
+
+/**
+ * One to four rows of a against b's rows: bound by reading b. Unit u is NB rows of b. A strip of each row is decoded into
+ * the first-level cache and used for all rows of a.
+ */
+export function matvec(u: i32, scratch: usize): void {
+  const M = int(11), N = int(12), K = int(13), KC = int(14), NB = int(15), end = min(N, (u + 1) * NB);
+  const type = int(7), c = ptr(0), ldc = int(1), a = ptr(3), lda = int(4), alpha = float(0), bias = ptr(10);
+  for (let n = u * NB; n < end; n++) {
+    const row = ptr(6) + <usize>n * ptr(8);
+    for (let m = 0; m < M; m++) store<f32>(scratch + words(m), 0);
+    for (let k0 = 0; k0 < K; k0 += KC) {
+      const kc = min(KC, K - k0);
+      let b = row + bytesOf(type, k0);
+      if (type !== 0) {
+        decode(type, b, scratch + 64, kc);
+        b = scratch + 64;
+      }
+      for (let m = 0; m < M; m++) {
+        const s = scratch + words(m);
+        store<f32>(s, load<f32>(s) + dot(a + words(m * lda + k0), b, kc));
+      }
+    }
+    for (let m = 0; m < M; m++) {
+      const to = c + words(m * ldc + n);
+      let y = alpha * load<f32>(scratch + words(m));
+      if (bias) y += load<f32>(bias + words(n));
+      store<f32>(to, int(18) ? load<f32>(to) + y : y);
+    }
+  }
+}
+
+/** Σ a·b over n floats. */
+export function dot(a: usize, b: usize, n: i32): f32 {
+  let s = f32x4.splat(0), t = f32x4.splat(0), v = f32x4.splat(0), w = f32x4.splat(0), i = 0;
+  for (; i + 16 <= n; i += 16, a += 64, b += 64) {
+    s = madd(v128.load(a), v128.load(b), s);
+    t = madd(v128.load(a, 16), v128.load(b, 16), t);
+    v = madd(v128.load(a, 32), v128.load(b, 32), v);
+    w = madd(v128.load(a, 48), v128.load(b, 48), w);
+  }
+  for (; i + 4 <= n; i += 4, a += 16, b += 16) s = madd(v128.load(a), v128.load(b), s);
+  let total = sum4(f32x4.add(f32x4.add(s, t), f32x4.add(v, w)));
+  for (; i < n; i++, a += 4, b += 4) total += load<f32>(a) * load<f32>(b);
+  return total;
+}
