@@ -1,0 +1,83 @@
+/** matmul: all transposes, scaling and adding, biases, and weights of every type read where they lie. */
+import type { MatmulOpts } from "../../src/core/backend.ts";
+import { type DType, DTYPES } from "../../src/core/dtype.ts";
+import { type Case, inout, input, output, testOp, type Values } from "./harness.ts";
+
+interface Sizes {
+  M: number;
+  N: number;
+  K: number;
+}
+
+/** The definition, element by element. */
+function product({ M, N, K }: Sizes, o: MatmulOpts) {
+  return ({ a, b, c, bias }: Values): Record<string, Float64Array> => {
+    const out = new Float64Array(M * N);
+    for (let i = 0; i < M; i++) {
+      for (let j = 0; j < N; j++) {
+        let sum = 0;
+        for (let k = 0; k < K; k++) sum += a[o.transA ? k * M + i : i * K + k] * b[o.transB ? j * K + k : k * N + j];
+        out[i * N + j] = (o.alpha ?? 1) * sum + (o.beta ? c[i * N + j] : 0) + (bias ? bias[j] : 0);
+      }
+    }
+    return { c: out };
+  };
+}
+
+function matmulCase(name: string, s: Sizes, o: MatmulOpts, more: { bias?: boolean; b?: DType } = {}): Case {
+  const { M, N, K } = s;
+  return {
+    name: `${name} [${M},${K}]x[${K},${N}]${o.transA ? " aT" : ""}${o.transB ? " bT" : ""}`,
+    tensors: {
+      a: input(o.transA ? [K, M] : [M, K]),
+      b: input(o.transB ? [N, K] : [K, N], 1, more.b ?? "act"),
+      c: o.beta ? inout([M, N]) : output([M, N]),
+      ...(more.bias ? { bias: input([N]) } : {}),
+    },
+    run: (be, { a, b, c, bias }) => be.matmul(c, a, b, bias ?? null, o),
+    formula: product(s, o),
+  };
+}
+
+const SIZES: Sizes[] = [
+  { M: 1, N: 1, K: 1 },
+  { M: 1, N: 7, K: 3 },
+  { M: 5, N: 1, K: 13 },
+  { M: 3, N: 5, K: 1 },
+  { M: 17, N: 31, K: 29 },
+  { M: 64, N: 64, K: 64 },
+  { M: 33, N: 130, K: 257 },
+];
+const TRANSPOSES: MatmulOpts[] = [{}, { transB: true }, { transA: true }, { transA: true, transB: true }];
+
+const dense = SIZES.flatMap((s) => TRANSPOSES.map((o) => matmulCase("multiplies", s, o)));
+const options = TRANSPOSES.flatMap((o) => [
+  matmulCase("scales and adds to c", { M: 19, N: 23, K: 37 }, { ...o, alpha: -0.5, beta: 1 }),
+  matmulCase("adds a bias", { M: 6, N: 11, K: 40 }, { ...o, alpha: 2 }, { bias: true }),
+  matmulCase("adds to c with a bias", { M: 2, N: 9, K: 5 }, { ...o, beta: 1 }, { bias: true }),
+]);
+const WEIGHTS = (Object.keys(DTYPES) as DType[]).filter((d) => d !== "i32" && d !== "u8");
+const weights = WEIGHTS.flatMap((b) => [
+  matmulCase(`reads ${b} for one token`, { M: 1, N: 7, K: 256 }, { transB: true }, { b }),
+  matmulCase(`reads ${b} for many tokens, with a bias`, { M: 37, N: 45, K: 512 }, { transB: true }, { b, bias: true }),
+  matmulCase(`reads ${b} without a transpose`, { M: 5, N: 256, K: 19 }, {}, { b }),
+  matmulCase(`adds a product with ${b}`, { M: 33, N: 256, K: 7 }, { beta: 1, alpha: 0.5 }, { b }),
+]);
+
+testOp("matmul", [
+  ...dense,
+  ...options,
+  ...weights,
+  {
+    name: "flattens leading axes",
+    tensors: { a: input([3, 5, 8]), b: input([6, 8]), c: output([3, 5, 6]) },
+    run: (be, { a, b, c }) => be.matmul(c, a, b, null, { transB: true }),
+    formula: product({ M: 15, N: 6, K: 8 }, { transB: true }),
+  },
+  {
+    name: "does not read c when beta is 0",
+    tensors: { a: input([4, 4]), b: input([4, 4]), c: inout([4, 4], new Array(16).fill(Infinity)) },
+    run: (be, { a, b, c }) => be.matmul(c, a, b, null, {}),
+    formula: product({ M: 4, N: 4, K: 4 }, {}),
+  },
+]);
