@@ -126,7 +126,11 @@ pub fn q3_k(x: &[f32], importance: Option<&[f32]>, out: &mut [u8]) {
         let iscale = -32.0 / top;
         let under = |s: f32| ((nearest(iscale * s) as i8).clamp(-32, 31) + 32) as u8;
         // ggml leaves the 12 bytes zero, which reads as scales of -32, when every scale is zero.
-        if top != 0.0 { (1.0 / iscale, scales.map(under)) } else { (0.0, [0; 16]) }
+        if top != 0.0 {
+            (1.0 / iscale, scales.map(under))
+        } else {
+            (0.0, [0; 16])
+        }
     };
     for k in 0..8 {
         out[96 + k] = ls[k] & 15 | ls[k + 8] << 4;

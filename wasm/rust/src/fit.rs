@@ -25,7 +25,13 @@ pub fn peak<const N: usize>(x: &[F; N]) -> (F, F) {
 
 /// x ~ scale * l + min with 0 <= l <= top, least weighted error over a grid of scales; `absolute`: |error|, not its
 /// square. Returns scale, -min and l. [make_qkx2_quants, make_qkx3_quants]
-pub fn affine<const N: usize>(x: &[F; N], w: &[F; N], top: i32, grid: (f32, f32, i32), absolute: bool) -> (F, F, [I; N]) {
+pub fn affine<const N: usize>(
+    x: &[F; N],
+    w: &[F; N],
+    top: i32,
+    grid: (f32, f32, i32),
+    absolute: bool,
+) -> (F, F, [I; N]) {
     let (rmin, step, steps) = grid;
     let zero = F::splat(0.0);
     let (mut min, mut max) = (x[0], x[0]);

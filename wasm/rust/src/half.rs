@@ -24,7 +24,11 @@ pub fn from_half(h: u16) -> f32 {
         31 => f32::from_bits(0x7f800000 | frac << 13),
         _ => f32::from_bits((exp + 112) << 23 | frac << 13),
     };
-    if h & 0x8000 != 0 { -size } else { size }
+    if h & 0x8000 != 0 {
+        -size
+    } else {
+        size
+    }
 }
 
 /// Writes the half nearest to x and returns its value.
