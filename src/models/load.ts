@@ -44,6 +44,7 @@ export interface Model {
   readonly params: Params | null;
   readonly plan: TrainPlan;
   readonly lora: LoraOptions | null;
+  readonly checkpoint: boolean;
   /** Frozen tensors by our names, where they lie on the device. */
   readonly weights: ReadonlyMap<string, Tensor>;
   /** Trained tensors by name, read from the device. */
@@ -74,7 +75,7 @@ export function planTraining(source: ModelSource, o: Pick<LoadOptions, "lora" | 
 export function placeWeights(
   source: ModelSource,
   plan: TrainPlan,
-  be: Backend,
+  be: Pick<Backend, "supports">,
 ): { places: Placement[]; bytes: number } {
   let at = 0;
   const places = plan.full ? [] : source.tensors.map((tensor) => {
@@ -104,6 +105,7 @@ export async function loadModel(source: ModelSource, o: LoadOptions): Promise<Mo
   }
   noteConversions(places, o.note);
   await upload(source, weights, params, plan, o);
+  const checkpoint = o.checkpoint ?? true;
   const decoder = new Decoder({
     be,
     config: source.config,
@@ -111,7 +113,7 @@ export async function loadModel(source: ModelSource, o: LoadOptions): Promise<Mo
     params,
     moduleName: moduleNames(source),
     adapters: plan.adapters,
-    checkpoint: o.checkpoint ?? true,
+    checkpoint,
     maxLength: o.maxLength,
   });
   if (o.lora && params) await startAdapters({ source, be, plan, params, weights, options: o.lora });
@@ -123,7 +125,7 @@ export async function loadModel(source: ModelSource, o: LoadOptions): Promise<Mo
   const trained = () => downloadAll(be, params);
   const setTrained = (t: ReadonlyMap<string, FloatTensor>) => uploadAll(be, params, t);
   return {
-    ...{ source, config: source.config, be, decoder, params, plan, lora: o.lora ?? null, weights },
+    ...{ source, config: source.config, be, decoder, params, plan, lora: o.lora ?? null, weights, checkpoint },
     ...{ trained, setTrained, close },
   };
 }

@@ -25,17 +25,41 @@ export interface OptimOptions {
   schedule: ScheduleName;
   warmupSteps: number;
   totalSteps: number;
+  /** Finer settings of a schedule, transformers' lr_scheduler_kwargs. */
+  scheduleArgs?: ScheduleArgs;
+  /** B's learning rate is A's times this (LoRA+, Hayou et al. 2024); absent or 1: off. */
+  loraPlusRatio?: number;
+}
+
+/** lr_scheduler_kwargs, with transformers' defaults where absent. */
+export interface ScheduleArgs {
+  /** cosine 0.5, cosine_with_restarts 1, warmup_stable_decay 0.5. */
+  numCycles?: number;
+  /** polynomial: 1. */
+  power?: number;
+  /** polynomial: 1e-7, an absolute learning rate. */
+  lrEnd?: number;
+  /** inverse_sqrt: the warm-up, or 10,000 without one. */
+  timescale?: number;
+  /** warmup_stable_decay has none in transformers; here a tenth of all steps. */
+  numDecaySteps?: number;
+  /** warmup_stable_decay: all between warm-up and decay. */
+  numStableSteps?: number;
+  warmupType?: "linear" | "cosine" | "1-sqrt";
+  decayType?: "linear" | "cosine" | "1-sqrt";
+  minLrRatio?: number;
 }
 
 /** An optimiser over device parameters; everything that changes a step lives in a device tensor. */
 export interface Optimizer {
   /** Uploads learning rate and bias corrections of step `t` (1-based); called outside the captured step. */
   begin(lr: number, t: number): void;
-  /** Launches clip factor and updates. */
-  step(): void;
-  /** Moments by name, for saving. */
+  /** Launches clip factor and updates; `sumSq` is the squared norm of all gradients. */
+  step(sumSq: Tensor /* f32 [1] */): void;
+  /** Moments by name, for saving and resuming: read and written in place. */
   state(): Map<string, Tensor>;
   readonly params: readonly Param[];
+  close(): void;
 }
 
 /** Figures of one step. */

@@ -1,0 +1,156 @@
+/**
+ * One micro-batch on the device: the input tensors whose handles never change, and the pass over them. It launches and
+ * neither reads nor allocates, so a backend with graphs may record it.
+ * @module
+ */
+import { Arena } from "../core/arena.ts";
+import type { Backend } from "../core/backend.ts";
+import { DataError } from "../core/errors.ts";
+import { reshape, type Tensor } from "../core/tensor.ts";
+import type { Batch } from "../data/types.ts";
+import type { Decoder } from "../nn/decoder.ts";
+import { defaultChunk } from "../nn/head.ts";
+import { createRun } from "../nn/run.ts";
+
+/** Bounds a pass is planned for, and what its loss is. */
+export interface PassOptions {
+  /** Most tokens of a micro-batch. */
+  readonly maxTokens: number;
+  /** Most sequences of a micro-batch. */
+  readonly maxSequences: number;
+  /** Longest sequence in tokens. */
+  readonly maxLength: number;
+  /** Rows whose logits exist at once; default: about 32 MiB of them. */
+  readonly chunk?: number;
+  /** Label smoothing ε. */
+  readonly smoothing?: number;
+  /** Weight of lse² (z-loss). */
+  readonly zLoss?: number;
+}
+
+/** The device side of a batch, cut to its size. */
+interface Inputs {
+  readonly ids: Tensor /* i32 [N] */;
+  readonly targets: Tensor /* i32 [N] */;
+  readonly pos: Tensor /* i32 [N] */;
+  readonly weights: Tensor /* f32 [N] */;
+  readonly loss: Tensor /* f32 [N] */;
+  readonly cu: Tensor /* i32 [S+1] */;
+}
+
+/** Input tensors of fixed address, an arena, and passes over them. */
+export class Pass {
+  readonly arena: Arena;
+  /** Σ weight·loss of the passes since it was last zeroed. */
+  readonly lossSum: Tensor /* f32 [1] */;
+  readonly #arenaInputs: Arena;
+  readonly #full: Inputs;
+  readonly #seed: Tensor /* i32 [2] */;
+  readonly #chunk: number;
+
+  /** @param arenaBytes bytes of activations; `planArena` finds them */
+  constructor(
+    private readonly be: Backend,
+    private readonly decoder: Decoder,
+    private readonly o: PassOptions,
+    arenaBytes: number,
+  ) {
+    const { maxTokens: n, maxSequences: s } = o;
+    this.#arenaInputs = new Arena(be, inputBytes(o));
+    const place = (dtype: "i32" | "f32", size: number) => this.#arenaInputs.tensor(dtype, size);
+    this.#full = {
+      ids: place("i32", n),
+      targets: place("i32", n),
+      pos: place("i32", n),
+      weights: place("f32", n),
+      loss: place("f32", n),
+      cu: place("i32", s + 1),
+    };
+    this.#seed = place("i32", 2);
+    this.lossSum = place("f32", 1);
+    this.#chunk = o.chunk ?? defaultChunk(decoder.config.vocab);
+    this.arena = new Arena(be, arenaBytes);
+  }
+
+  /**
+   * Uploads a micro-batch.
+   * @param weights what each token's loss counts for; the batch's own where absent
+   * @throws {DataError} when the batch is larger than the pass was planned for
+   */
+  upload(b: Batch, weights: Float32Array = b.weights, seed: readonly [number, number] = [0, 0]): Inputs {
+    const n = b.ids.length,
+      s = b.cu.length - 1,
+      longest = longestOf(b),
+      { maxTokens, maxSequences, maxLength } = this.o;
+    if (n > maxTokens || s > maxSequences || longest > maxLength) {
+      throw new DataError(
+        `Cannot run ${n} tokens in ${s} sequences of up to ${longest}: ` +
+          `${maxTokens} in ${maxSequences} of up to ${maxLength} were planned`,
+      );
+    }
+    const cut = (t: Tensor, size: number): Tensor => ({ ...t, shape: [size] });
+    const { ids, targets, pos, loss, cu, weights: w } = this.#full;
+    const inputs = { ids: cut(ids, n), targets: cut(targets, n), pos: cut(pos, n), loss: cut(loss, n) };
+    const all: Inputs = { ...inputs, weights: cut(w, n), cu: cut(cu, s + 1) };
+    this.decoder.prepare(longest);
+    this.be.upload(all.ids, b.ids);
+    this.be.upload(all.targets, b.targets);
+    this.be.upload(all.pos, b.pos);
+    this.be.upload(all.weights, weights);
+    this.be.upload(all.cu, b.cu);
+    this.be.upload(this.#seed, Int32Array.from(seed));
+    return all;
+  }
+
+  /** Forward, loss and backward: gradients += , lossSum += . */
+  train(i: Inputs): void {
+    const { arena, be } = this, mark = arena.mark();
+    const run = createRun({
+      ...{ be, arena, pos: i.pos, cu: i.cu, maxLen: this.o.maxLength, keep: true, seed: this.#seed },
+    });
+    const hidden = this.decoder.forward(i.ids, run);
+    this.decoder.loss(hidden, this.#lossInput(i), run, true);
+    this.decoder.backward(hidden, run);
+    this.#sum(i);
+    arena.release(mark);
+  }
+
+  /** Forward and loss: lossSum += , `i.loss` holds each row's. */
+  evaluate(i: Inputs, adapters: boolean): void {
+    const { arena, be } = this, mark = arena.mark();
+    const run = createRun({ be, arena, pos: i.pos, cu: i.cu, maxLen: this.o.maxLength, adapters });
+    const hidden = this.decoder.forward(i.ids, run);
+    this.decoder.loss(hidden, this.#lossInput(i), run, false);
+    this.#sum(i);
+    arena.release(mark);
+  }
+
+  #lossInput(i: Inputs) {
+    const { smoothing, zLoss } = this.o;
+    return { targets: i.targets, weights: i.weights, loss: i.loss, chunk: this.#chunk, smoothing, zLoss };
+  }
+
+  /** lossSum += Σ weight·loss, as a column dot product. */
+  #sum(i: Inputs): void {
+    const n = i.loss.shape[0];
+    this.be.colDot(this.lossSum, reshape(i.loss, n, 1), reshape(i.weights, n, 1));
+  }
+
+  close(): void {
+    this.#arenaInputs.close();
+    this.arena.close();
+  }
+}
+
+/** Bytes of the input tensors. */
+export function inputBytes(o: Pick<PassOptions, "maxTokens" | "maxSequences">): number {
+  const place = (elements: number) => Math.ceil(elements * 4 / 256) * 256;
+  return 5 * place(o.maxTokens) + place(o.maxSequences + 1) + 2 * place(2);
+}
+
+/** Tokens of the longest sequence. */
+export function longestOf(b: Batch): number {
+  let longest = 0;
+  for (let s = 1; s < b.cu.length; s++) longest = Math.max(longest, b.cu[s] - b.cu[s - 1]);
+  return longest;
+}

@@ -1,0 +1,115 @@
+/**
+ * What a run will need, before anything is loaded: the same code runs once on a backend that only counts.
+ * @module
+ */
+import type { Backend } from "../core/backend.ts";
+import { RecordingBackend } from "../core/recording.ts";
+import { numel, type Tensor } from "../core/tensor.ts";
+import type { Batch } from "../data/types.ts";
+import type { TrainPlan } from "../models/adapter.ts";
+import { type LoadOptions, type Model, moduleNames, placeWeights, planTraining } from "../models/load.ts";
+import type { ModelSource } from "../models/source.ts";
+import { Decoder } from "../nn/decoder.ts";
+import { Params } from "../nn/params.ts";
+import { inputBytes, Pass, type PassOptions } from "./pass.ts";
+import { createOptimizer } from "./optimizers.ts";
+import type { OptimOptions } from "./types.ts";
+
+/** Bytes, by what they hold. */
+export interface MemoryPlan {
+  /** Frozen weights, as they lie on the device. */
+  readonly weights: number;
+  /** Trained tensors, f32. */
+  readonly params: number;
+  readonly grads: number;
+  /** The optimiser's state. */
+  readonly optimizer: number;
+  /** Activations at their peak. */
+  readonly arena: number;
+  readonly inputs: number;
+  readonly total: number;
+  /** Trained elements, without padding. */
+  readonly trained: number;
+}
+
+/** What a plan depends on besides the model. */
+export interface PlanOptions extends Pick<LoadOptions, "lora" | "full" | "checkpoint" | "groupOf"> {
+  readonly pass: PassOptions;
+  /** Absent: evaluation only. */
+  readonly optim?: OptimOptions;
+}
+
+/** A decoder that computes nothing, with the memory it would take. */
+interface Recorded {
+  readonly rec: RecordingBackend;
+  readonly decoder: Decoder;
+  readonly params: Params | null;
+  readonly weights: number;
+}
+
+/** What a plan asks of the backend to come. */
+type Target = Pick<Backend, "actDtype" | "supports">;
+
+function recordDecoder(
+  source: ModelSource,
+  plan: TrainPlan,
+  be: Target,
+  o: Pick<LoadOptions, "checkpoint" | "maxLength" | "groupOf">,
+): Recorded {
+  const rec = new RecordingBackend({ actDtype: be.actDtype });
+  const { bytes, places } = placeWeights(source, plan, be), handle = rec.alloc(bytes);
+  const params = plan.specs.length ? new Params(rec, plan.specs, o.groupOf) : null;
+  const tensors = places.map(({ tensor, dtype, byteOffset }): [string, Tensor] => {
+    return [tensor.ours, { handle, byteOffset, dtype, shape: tensor.shape }];
+  });
+  const decoder = new Decoder({
+    ...{ be: rec, config: source.config, weights: new Map(tensors), params, moduleName: moduleNames(source) },
+    ...{ adapters: plan.adapters, checkpoint: o.checkpoint ?? true, maxLength: o.maxLength },
+  });
+  return { rec, decoder, params, weights: bytes };
+}
+
+/** Bytes of a run on a backend with `be`'s activation type and block formats. */
+export function planMemory(source: ModelSource, be: Target, o: PlanOptions): MemoryPlan {
+  const plan = planTraining(source, o);
+  const { rec, decoder, params, weights } = recordDecoder(source, plan, be, { ...o, maxLength: o.pass.maxLength });
+  const slab = (params?.slabs ?? []).reduce((n, s) => n + numel(s.value) * 4, 0);
+  const before = rec.memory().active;
+  const optimizer = params && o.optim ? createOptimizer(rec, params, o.optim) : null;
+  const optimizerBytes = rec.memory().active - before;
+  optimizer?.close();
+  const arena = recordPass(rec, decoder, o.pass, params !== null), inputs = inputBytes(o.pass);
+  const total = weights + 2 * slab + optimizerBytes + arena + inputs;
+  return {
+    ...{ weights, params: slab, grads: slab, optimizer: optimizerBytes, arena, inputs, total },
+    trained: params?.count ?? 0,
+  };
+}
+
+/** Bytes of activations that passes over a loaded model need. */
+export function planArena(model: Model, o: PassOptions): number {
+  const { rec, decoder, params } = recordDecoder(model.source, model.plan, model.be, {
+    checkpoint: model.checkpoint,
+    maxLength: o.maxLength,
+  });
+  return recordPass(rec, decoder, o, params !== null);
+}
+
+/** Peak of the arena over a pass of the largest shape. */
+function recordPass(rec: RecordingBackend, decoder: Decoder, o: PassOptions, train: boolean): number {
+  const pass = new Pass(rec, decoder, o, Number.MAX_SAFE_INTEGER);
+  const inputs = pass.upload(largestBatch(o));
+  if (train) pass.train(inputs);
+  pass.evaluate(inputs, true);
+  const peak = pass.arena.peakBytes;
+  pass.close();
+  rec.calls.length = 0;
+  return peak;
+}
+
+/** A batch of as many tokens and sequences as the pass takes; only its shape counts. */
+function largestBatch(o: PassOptions): Batch {
+  const n = o.maxTokens, s = Math.min(o.maxSequences, n), zeros = () => new Int32Array(n);
+  const cu = Int32Array.from({ length: s + 1 }, (_, i) => Math.min(n, i * o.maxLength));
+  return { ids: zeros(), targets: zeros(), weights: new Float32Array(n), pos: zeros(), cu };
+}
