@@ -147,6 +147,7 @@ export const check: Readonly<Ops> = {
   cacheWrite(kc, vc, k, v, seq, pos): void {
     axes("cacheWrite", "k", k, "N,K,d");
     cached("cacheWrite", k, kc, vc, seq, pos);
+    like("cacheWrite", "k", k, k);
     like("cacheWrite", "v", v, k);
     if (kc.shape[2] !== k.shape[1] || kc.shape[3] !== k.shape[2]) {
       throw new ShapeError(`Cannot write [${k.shape}] into a cache of [${kc.shape}]: the last two sizes differ`);

@@ -112,8 +112,8 @@ async function fetchBytes(be: Backend, name: string, t: Tensor): Promise<Uint8Ar
   return whole.subarray(GUARD, GUARD + bytes);
 }
 
-/** Runs a case on a backend; returns what every written tensor holds. */
-async function runOn(be: Backend, c: Case, act: Dense): Promise<{ before: Values; after: Values }> {
+/** Runs a case on a backend; returns what every tensor held and what every written one holds. */
+export async function runOn(be: Backend, c: Case, act: Dense): Promise<{ before: Values; after: Values }> {
   const placed = Object.fromEntries(Object.entries(c.tensors).map(([k, s], i) => [k, place(be, s, act, 1000 + i)]));
   try {
     c.run(be, Object.fromEntries(Object.entries(placed).map(([k, p]) => [k, p.t])));
