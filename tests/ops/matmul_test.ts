@@ -1,6 +1,7 @@
 /** matmul: all transposes, scaling and adding, biases, and weights of every type read where they lie. */
 import type { MatmulOpts } from "../../src/core/backend.ts";
 import { type DType, DTYPES } from "../../src/core/dtype.ts";
+import { Random } from "../../src/core/philox.ts";
 import { type Case, inout, input, output, testOp, type Values } from "./harness.ts";
 
 interface Sizes {
@@ -64,7 +65,44 @@ const weights = WEIGHTS.flatMap((b) => [
   matmulCase(`adds a product with ${b}`, { M: 33, N: 256, K: 7 }, { beta: 1, alpha: 0.5 }, { b }),
 ]);
 
+/** What a LoRA step multiplies: activations by f32 adapters, activations by activations into f32 gradients. */
+const mixed: Case[] = [
+  {
+    name: "adds activations times an f32 adapter [37,8]x[8,45]",
+    tensors: { a: input([37, 8]), b: input([45, 8], 1, "f32"), c: inout([37, 45]) },
+    run: (be, { a, b, c }) => be.matmul(c, a, b, null, { transB: true, alpha: 0.5, beta: 1 }),
+    formula: product({ M: 37, N: 45, K: 8 }, { transB: true, alpha: 0.5, beta: 1 }),
+  },
+  {
+    name: "adds a product of activations to an f32 gradient [8,77]x[77,45]",
+    tensors: { a: input([77, 8]), b: input([77, 45]), c: inout([8, 45], 1, "f32") },
+    run: (be, { a, b, c }) => be.matmul(c, a, b, null, { transA: true, beta: 1 }),
+    formula: product({ M: 8, N: 45, K: 77 }, { transA: true, beta: 1 }),
+  },
+  {
+    name: "adds a bias that is f32",
+    tensors: { a: input([5, 16]), b: input([9, 16]), c: output([5, 9]), bias: input([9], 1, "f32") },
+    run: (be, { a, b, c, bias }) => be.matmul(c, a, b, bias, { transB: true }),
+    formula: product({ M: 5, N: 9, K: 16 }, { transB: true }),
+  },
+];
+
+/** Sizes nobody chose, from a fixed seed. */
+const random = new Random(2024);
+const drawn = Array.from({ length: 24 }, () => {
+  const size = (): number => 1 + Math.floor(2 ** (random.uniform() * 7.5)), s = { M: size(), N: size(), K: size() };
+  const o = {
+    transA: random.below(2) === 1,
+    transB: random.below(2) === 1,
+    alpha: random.normal(),
+    beta: random.below(2) as 0 | 1,
+  };
+  return matmulCase("drawn", s, o, { bias: random.below(2) === 1 });
+});
+
 testOp("matmul", [
+  ...mixed,
+  ...drawn,
   ...dense,
   ...options,
   ...weights,

@@ -73,6 +73,12 @@ testOp("norm", [
     formula: forward(15, 16, KINDS[2]),
   },
   {
+    name: "rms with a weight that is f32",
+    tensors: { x: input([3, 40]), w: input([40], 1, "f32"), out: output([3, 40]), stat: output([3, 2], "f32") },
+    run: (be, { out, stat, x, w }) => be.norm(out, stat, x, w, null, KINDS[0]),
+    formula: forward(3, 40, KINDS[0]),
+  },
+  {
     name: "rms of very small and very large rows",
     tensors: {
       x: input([2, 4], [1e-4, -2e-4, 0, 3e-4, 1e4, 2e4, -3e4, 0]),
