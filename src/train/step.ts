@@ -68,25 +68,47 @@ export class Stepper {
    * @throws {DataError} when no token is trained, or a batch is larger than planned
    */
   async step(micro: readonly Batch[], s: StepInput): Promise<StepResult> {
-    const { be, params } = this.model, { optimizer } = this;
-    if (!optimizer || !params) throw new DataError("Cannot train: the model was loaded for inference");
-    const { tokens, sum } = countTokens(micro);
+    const { optimizer } = this;
+    if (!optimizer) throw new DataError("Cannot train: there is no optimiser");
+    optimizer.begin(s.lr, s.t);
+    const tokens = this.#accumulate(micro, s);
+    this.#launch("update", () => {
+      this.#norm();
+      optimizer.step(this.#sumSq);
+    });
+    return await this.#result(tokens);
+  }
+
+  /** The gradients of a step without its update: they are left in the parameters' `grad`. */
+  async gradients(micro: readonly Batch[], s: Omit<StepInput, "lr">): Promise<StepResult> {
+    const tokens = this.#accumulate(micro, s);
+    this.#norm();
+    return await this.#result(tokens);
+  }
+
+  /** Gradients of all micro-batches, from zero; returns the number of trained tokens. */
+  #accumulate(micro: readonly Batch[], s: Omit<StepInput, "lr">): number {
+    const { be, params } = this.model, { tokens, sum } = countTokens(micro);
+    if (!params) throw new DataError("Cannot train: the model was loaded for inference");
     if (tokens === 0) throw new DataError("Cannot train on this batch: no token has a weight, all are masked");
     const divisor = s.normalize ?? true ? sum : 1;
-    optimizer.begin(s.lr, s.t);
     for (const slab of params.slabs) be.fill(slab.grad, 0);
     be.fill(this.pass.lossSum, 0);
     micro.forEach((b, i) => {
       const inputs = this.pass.upload(b, b.weights.map((w) => w / divisor), [s.seed ?? 0, s.t * 256 + i]);
       this.#launch(`pass ${b.ids.length} ${b.cu.length}`, () => this.pass.train(inputs));
     });
-    this.#launch("update", () => {
-      be.fill(this.#sumSq, 0);
-      for (const slab of params.slabs) be.sumSquares(this.#sumSq, slab.grad);
-      optimizer.step(this.#sumSq);
-    });
-    const loss = await this.#read(this.pass.lossSum), squares = await this.#read(this.#sumSq);
-    return { loss, gradNorm: Math.sqrt(squares), tokens };
+    return tokens;
+  }
+
+  #norm(): void {
+    this.model.be.fill(this.#sumSq, 0);
+    for (const slab of this.model.params!.slabs) this.model.be.sumSquares(this.#sumSq, slab.grad);
+  }
+
+  async #result(tokens: number): Promise<StepResult> {
+    const loss = await this.#read(this.pass.lossSum);
+    return { loss, gradNorm: Math.sqrt(await this.#read(this.#sumSq)), tokens };
   }
 
   /**

@@ -1,0 +1,60 @@
+/** How far from the recorded answers: relative norms, relative curves, tokens. */
+
+/** ‖a - b‖ / ‖b‖. */
+export function relativeNorm(a: ArrayLike<number>, b: ArrayLike<number>): number {
+  if (a.length !== b.length) return Infinity;
+  let d = 0, n = 0;
+  for (let i = 0; i < b.length; i++) {
+    d += (a[i] - b[i]) ** 2;
+    n += b[i] ** 2;
+  }
+  return Math.sqrt(d) / Math.max(Math.sqrt(n), 1e-12);
+}
+
+/** Largest |a - b| / |b| over a curve. */
+export function relativeCurve(a: ArrayLike<number>, b: ArrayLike<number>): number {
+  if (a.length !== b.length) return Infinity;
+  let worst = 0;
+  for (let i = 0; i < b.length; i++) worst = Math.max(worst, Math.abs(a[i] - b[i]) / Math.max(Math.abs(b[i]), 1e-9));
+  return worst;
+}
+
+/** The worst relative norm over tensors by name; a missing one counts as infinitely far. */
+export function worstNorm(
+  found: ReadonlyMap<string, ArrayLike<number>>,
+  wanted: ReadonlyMap<string, ArrayLike<number>>,
+): { worst: number; name: string } {
+  let worst = 0, name = "";
+  for (const key of new Set([...wanted.keys(), ...found.keys()])) {
+    const a = found.get(key), b = wanted.get(key);
+    const r = a && b ? relativeNorm(a, b) : Infinity;
+    if (!(r <= worst)) [worst, name] = [r, key];
+  }
+  return { worst, name };
+}
+
+/** Where two token lists part, counting only up to the first position whose recorded margin is under `least`. */
+export function firstDifference(
+  found: ArrayLike<number>,
+  wanted: ArrayLike<number>,
+  margins: ArrayLike<number>,
+  least: number,
+): { at: number | null; compared: number } {
+  for (let i = 0; i < wanted.length; i++) {
+    if (margins[i] < least) return { at: null, compared: i };
+    if (found[i] !== wanted[i]) return { at: i, compared: i };
+  }
+  return { at: null, compared: wanted.length };
+}
+
+/** One quantity held against its bound. */
+export interface Check {
+  readonly what: string;
+  readonly value: number;
+  /** Infinity: shown only. */
+  readonly bound: number;
+  readonly note?: string;
+}
+
+/** Whether a check holds; NaN never does. */
+export const holds = (c: Check): boolean => c.value <= c.bound;
