@@ -13,8 +13,16 @@ export type Example =
     history?: [string, string][];
   }
   | { kind: "completion"; prompt: string; completion: string }
-  | { kind: "text"; text: string }
+  | { kind: "text"; text: string; raw?: RawPart }
   | { kind: "preference"; prompt: Message[]; chosen: Message[]; rejected: Message[]; tools?: unknown[] };
+
+/** Marks a text that is a file, or a piece of one: it is cut into chunks, never cut off. */
+export interface RawPart {
+  /** It opens the file: BOS stands before it where the tokenizer adds one. */
+  first: boolean;
+  /** It closes the file: EOS follows. */
+  last: boolean;
+}
 
 /** The formats a dataset can have; each is one file of src/data/formats. */
 export type FormatName = "alpaca" | "sharegpt" | "messages" | "completion" | "text" | "preference";
@@ -72,7 +80,7 @@ export interface Dataset {
   readonly notes: readonly string[];
   /** Records found, broken ones not counted. */
   readonly records: number;
-  /** Broken records skipped (only with `skipBadRows`). */
+  /** Broken records skipped (only with `skipBadRows`); grows while `examples` meets records that are not as their format has them. */
   readonly badRows: number;
   examples(): AsyncIterable<{ index: number; example: Example }>;
 }
@@ -87,7 +95,10 @@ export interface PrepareOptions {
   trainOn?: "answers" | "last" | "all";
   /** For preference records: "chosen" trains on the chosen answer; "refuse" (default) throws. */
   preference?: "refuse" | "chosen";
-  /** Text records and raw text files: cut long texts into chunks of `size` tokens that overlap by `stride` tokens. */
+  /**
+   * Texts are cut into chunks of `size` tokens that overlap by `stride` tokens. Default for .txt and .md files: `maxLength`
+   * and 0. Records with a text column are cut only when this is given.
+   */
   chunks?: { size: number; stride: number };
   /** Rows of the model's embedding, to refuse ids that it does not have. */
   vocab?: number;

@@ -1,15 +1,17 @@
 /** A chat as ids, the same for training and for serving. @module */
 import { ConfigError } from "../core/errors.ts";
 import { HuggingFaceTokenizer } from "./hugging_face.ts";
+import { writeTools } from "./tools.ts";
 import type { ChatOptions, Message, Tokenizer } from "./types.ts";
 
 /**
- * Renders a chat and encodes it. BOS stands at most once: templates that write it are encoded as they are; where the tokenizer
+ * Renders a chat and encodes it; functions are written as text where the template does not know them. BOS stands at most once: templates that write it are encoded as they are; where the tokenizer
  * adds it and the template does not write it, it is put in front.
  * @throws {DataError} when there is no template or it refuses the messages
  */
 export function encodeChat(tokenizer: Tokenizer, messages: readonly Message[], o: ChatOptions): Int32Array {
-  return encodeRendered(tokenizer, tokenizer.chat(messages, o));
+  const written = writeTools(tokenizer, messages, o.tools);
+  return encodeRendered(tokenizer, tokenizer.chat(written.messages, { ...o, tools: written.tools }));
 }
 
 /** Ids of a text that may or may not begin with BOS, with BOS at most once. */

@@ -4,3 +4,4 @@ export { CHATML, encodeChat, encodeRendered, withTemplate } from "./chat.ts";
 export { type GgufMetadata, tokenizerFromGguf } from "./gguf.ts";
 export { type TokenizerFiles, tokenizerFromJson } from "./json.ts";
 export { loadTokenizer } from "./read.ts";
+export { knowsTools, pythonJson, writeTools } from "./tools.ts";

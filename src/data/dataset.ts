@@ -1,0 +1,200 @@
+/**
+ * Opening a dataset: one pass over all records finds their keys, counts them and meets what is broken; later passes stream.
+ * Small sets are kept in memory, so that they are parsed once.
+ * @module
+ */
+import { ConfigError, DataError } from "../core/errors.ts";
+import { type Format, formatNamed, FORMATS } from "./formats/mod.ts";
+import { type Files, findFiles, type RawRecord, readRecords, recordOf } from "./read/mod.ts";
+import type { Dataset, DatasetOptions, Example, FormatName } from "./types.ts";
+
+/** Bytes of files up to which records stay in memory after the first pass. */
+const KEEP = 64 << 20;
+
+/** What the first pass finds. */
+interface Scan {
+  records: number;
+  bad: number;
+  /** How many records have each key. */
+  keys: Map<string, number>;
+  kept: RawRecord[] | null;
+}
+
+/**
+ * Opens a file, a folder or records in memory, and recognises its format from the keys of all records.
+ * @param source path of a .json, .jsonl, .csv, .tsv, .parquet, .txt or .md file, of a folder of such files, or the records
+ * @throws {DataError} naming file and line of the first broken record, unless `skipBadRows`; when no format fits; when empty
+ * @throws {ConfigError} for a path or an option that cannot be
+ * @example
+ * ```ts
+ * const dataset = await openDataset("alpaca.jsonl");
+ * console.log(dataset.notes.join("\n"));
+ * ```
+ */
+export async function openDataset(
+  source: string | readonly unknown[],
+  options: DatasetOptions = {},
+): Promise<Dataset> {
+  const files = typeof source === "string" ? findFiles(source) : null;
+  const name = typeof source === "string" ? source : "rows in memory";
+  const open = () => files ? readRecords(files) : fromMemory(source as readonly unknown[]);
+  const scan = await scanRecords(open(), options, files === null || files.bytes <= KEEP);
+  if (scan.records === 0) {
+    throw new DataError(
+      `Cannot train on '${name}': it holds no record${scan.bad ? ` and ${scan.bad} broken ones` : ""}`,
+      name,
+    );
+  }
+  const renamed = renameKeys(scan, options.columns ?? {}, name);
+  const format = chooseFormat(renamed, scan.records, options.format ?? "auto", name);
+  return new OpenDataset(name, format, scan, files, options, open);
+}
+
+function* fromMemory(rows: readonly unknown[]): Generator<RawRecord> {
+  for (let i = 0; i < rows.length; i++) yield recordOf(rows[i], "rows in memory", i + 1);
+}
+
+function refuseBad(record: { file: string; line: number }, why: string): DataError {
+  return new DataError(
+    `Cannot read '${record.file}' line ${record.line}: ${why}; mend it, or leave such records out with --skip_bad_rows`,
+    record.file,
+    record.line,
+  );
+}
+
+async function scanRecords(records: AnyIterable<RawRecord>, o: DatasetOptions, keep: boolean): Promise<Scan> {
+  const scan: Scan = { records: 0, bad: 0, keys: new Map(), kept: keep ? [] : null };
+  for await (const record of records) {
+    if (record.value) {
+      scan.records++;
+      for (const key of Object.keys(record.value)) scan.keys.set(key, (scan.keys.get(key) ?? 0) + 1);
+      scan.kept?.push(record);
+      if (scan.records === o.limit) break;
+    } else if (o.skipBadRows) scan.bad++;
+    else throw refuseBad(record, record.bad!);
+  }
+  return scan;
+}
+
+/** Counts of keys under our names. @throws when a mapping names a column that is not there, or one no format has */
+function renameKeys(scan: Scan, columns: Readonly<Record<string, string>>, name: string): Map<string, number> {
+  const ours = new Set(FORMATS.flatMap((f) => f.columns));
+  const keys = new Map(scan.keys);
+  for (const [our, their] of Object.entries(columns)) {
+    if (!ours.has(our)) {
+      throw new ConfigError(`Cannot map a column to '${our}': the formats' columns are ${[...ours].join(", ")}`);
+    }
+    const count = scan.keys.get(their);
+    if (count === undefined) {
+      throw new ConfigError(
+        `Cannot map '${their}' to '${our}': '${name}' has the columns ${[...scan.keys.keys()].join(", ")}`,
+      );
+    }
+    keys.set(our, count);
+  }
+  return keys;
+}
+
+function chooseFormat(keys: Map<string, number>, records: number, wanted: FormatName | "auto", name: string): Format {
+  const inAll = new Set([...keys].filter(([, n]) => n === records).map(([k]) => k));
+  if (wanted !== "auto") {
+    const format = formatNamed(wanted);
+    if (format.detect(inAll)) return format;
+    throw new DataError(
+      `Cannot read '${name}' as ${wanted}: it needs ${format.columns.join(", ")} and the records have ${
+        listKeys(keys, records)
+      }`,
+      name,
+    );
+  }
+  const found = FORMATS.find((f) => f.detect(inAll));
+  if (found) return found;
+  const known = FORMATS.map((f) => `${f.name} (${f.columns.slice(0, 2).join(", ")})`).join(", ");
+  throw new DataError(
+    `Cannot recognise the format of '${name}': the records have ${
+      listKeys(keys, records)
+    } and the formats are ${known}; ` +
+      `map the columns, for example instruction=${[...keys.keys()][0]}`,
+    name,
+  );
+}
+
+/** Keys, with their counts where some records lack them. */
+function listKeys(keys: Map<string, number>, records: number): string {
+  return [...keys].map(([k, n]) => n === records ? k : `${k} (in ${n} of ${records})`).join(", ") || "no columns";
+}
+
+type AnyIterable<T> = Iterable<T> | AsyncIterable<T>;
+
+class OpenDataset implements Dataset {
+  readonly format: FormatName;
+  readonly records: number;
+  readonly notes: string[];
+  #scanBad: number;
+  #formatBad = 0;
+
+  constructor(
+    readonly source: string,
+    private readonly reader: Format,
+    private readonly scan: Scan,
+    private readonly files: Files | null,
+    private readonly options: DatasetOptions,
+    private readonly open: () => AnyIterable<RawRecord>,
+  ) {
+    this.format = reader.name;
+    this.records = scan.records;
+    this.#scanBad = scan.bad;
+    this.notes = this.#describe();
+  }
+
+  get badRows(): number {
+    return this.#scanBad + this.#formatBad;
+  }
+
+  #describe(): string[] {
+    const { scan, files } = this, many = files && files.paths.length > 1 ? ` in ${files.paths.length} files` : "";
+    const mapped = Object.entries(this.options.columns ?? {}).map(([our, their]) => `${our} from ${their}`);
+    const what = files?.raw ? "text, whole files" : `${this.format}, columns ${listKeys(scan.keys, scan.records)}`;
+    const notes = [`Dataset ${this.source}: ${what}; ${scan.records} ${files?.raw ? "texts" : "records"}${many}`];
+    if (mapped.length) notes.push(`Columns mapped: ${mapped.join(", ")}`);
+    if (files?.leftOut.length) notes.push(`Not read: ${files.leftOut.join(", ")}`);
+    if (scan.bad) notes.push(`Broken records left out: ${scan.bad}`);
+    return notes;
+  }
+
+  async *examples(): AsyncGenerator<{ index: number; example: Example }> {
+    let index = 0;
+    this.#formatBad = 0;
+    for await (const record of this.scan.kept ?? this.open()) {
+      if (!record.value) {
+        // Met and judged in the first pass.
+        if (this.options.skipBadRows) continue;
+        throw refuseBad(record, record.bad!);
+      }
+      const example = this.#read(record);
+      if (example) yield { index, example };
+      if (++index === this.options.limit) return;
+    }
+  }
+
+  #read(record: RawRecord): Example | undefined {
+    const value = record.value!;
+    if (this.files?.raw) {
+      const { text, first, last } = value as { text: string; first: boolean; last: boolean };
+      return { kind: "text", text, raw: { first, last } };
+    }
+    try {
+      return this.reader.read(this.#mapped(value));
+    } catch (e) {
+      if (!(e instanceof DataError)) throw e;
+      if (!this.options.skipBadRows) throw refuseBad(record, e.message);
+      this.#formatBad++;
+    }
+  }
+
+  #mapped(value: Record<string, unknown>): Record<string, unknown> {
+    const columns = Object.entries(this.options.columns ?? {});
+    if (columns.length === 0) return value;
+    return { ...value, ...Object.fromEntries(columns.map(([our, their]) => [our, value[their]])) };
+  }
+}

@@ -1,0 +1,32 @@
+/** Instruction, optional input, output: the format of Stanford Alpaca; `system` and `history` as LLaMA-Factory adds them. @module */
+import { DataError } from "../../core/errors.ts";
+import { type Format, optionalText, textOf } from "./format.ts";
+
+export const alpaca: Format = {
+  name: "alpaca",
+  columns: ["instruction", "output", "input", "system", "history"],
+  detect: (keys) => keys.has("instruction") && keys.has("output"),
+  read(record) {
+    const system = optionalText(record, "system");
+    const history = historyOf(record.history);
+    return {
+      kind: "instruction",
+      instruction: textOf(record, "instruction"),
+      input: optionalText(record, "input") ?? "",
+      output: textOf(record, "output"),
+      ...(system === undefined ? {} : { system }),
+      ...(history === undefined ? {} : { history }),
+    };
+  },
+};
+
+/** Earlier turns: pairs of what was asked and answered. */
+function historyOf(value: unknown): [string, string][] | undefined {
+  if (value === undefined || value === null || value === "") return undefined;
+  const isPair = (p: unknown): p is [string, string] =>
+    Array.isArray(p) && p.length === 2 && p.every((t) => typeof t === "string");
+  if (!Array.isArray(value) || !value.every(isPair)) {
+    throw new DataError("its 'history' should be a list of pairs of texts");
+  }
+  return value.length > 0 ? value : undefined;
+}

@@ -1,0 +1,161 @@
+/** From records to checked rows of tokens, with the counts that are printed before training. @module */
+import { ConfigError, DataError } from "../core/errors.ts";
+import { knowsTools, type Tokenizer } from "../tokenizer/mod.ts";
+import { chunkTexts } from "./chunks.ts";
+import { type Masked, maskText } from "./mask.ts";
+import { chooseRendering, renderExample } from "./render.ts";
+import { RowStore } from "./rows.ts";
+import type { Counts, Dataset, Example, Prepared, PrepareOptions, Row } from "./types.ts";
+
+/** Records between two calls of `onProgress`. */
+const PROGRESS = 256;
+
+/** What happens to be noted while rows are made. */
+interface Seen {
+  split: number;
+  addedEos: number;
+  tools: boolean;
+  preference: boolean;
+}
+
+/**
+ * Makes rows of tokens from all records and checks what would otherwise fail silently: a tokenizer without an end, one that
+ * does not fit the model, data of which nothing is trained.
+ * @param options `maxLength` in tokens, and what to render and to train; see PrepareOptions
+ * @returns rows, counts and sentences to print; `rows.close()` removes the temporary file, if there is one
+ * @throws {DataError} with file and line for broken records; when no row has a trained token; when the vocabulary does not fit
+ * @throws {ConfigError} for lengths that cannot be
+ */
+export async function prepare(dataset: Dataset, tokenizer: Tokenizer, options: PrepareOptions): Promise<Prepared> {
+  checkOptions(tokenizer, options);
+  const rows = new RowStore(options.memory);
+  const counts: Counts = {
+    ...{ records: 0, rows: 0, tokens: 0, trainedTokens: 0, truncatedRows: 0, truncatedTokens: 0 },
+    ...{ longest: 0, dropped: 0, badRows: 0 },
+  };
+  const seen: Seen = { split: 0, addedEos: 0, tools: false, preference: false };
+  const total = Math.min(dataset.records, options.limit ?? Infinity);
+  try {
+    for await (const row of makeRows(dataset, tokenizer, options, counts, seen, total)) {
+      addRow(rows, counts, row, options);
+    }
+    counts.badRows = dataset.badRows;
+    if (counts.rows === 0) throw nothingTrained(counts, options);
+  } catch (e) {
+    rows.close();
+    throw e;
+  }
+  return { rows, counts, notes: describe(dataset, tokenizer, options, seen) };
+}
+
+function checkOptions(tokenizer: Tokenizer, o: PrepareOptions): void {
+  if (!(o.maxLength >= 2)) throw new ConfigError(`Cannot make rows of ${o.maxLength} tokens: it takes at least 2`);
+  if (o.vocab !== undefined && tokenizer.size > o.vocab) {
+    throw new DataError(
+      `Cannot train: the tokenizer of '${tokenizer.source}' has ${tokenizer.size} ids and the model's embedding ${o.vocab} rows; ` +
+        "they are not of the same model",
+    );
+  }
+  if (tokenizer.eos.length === 0) {
+    throw new DataError(
+      `Cannot train with the tokenizer of '${tokenizer.source}': it has no token that ends a text, so the model would never stop`,
+    );
+  }
+}
+
+/** Rows of all records, before cutting. */
+async function* makeRows(
+  dataset: Dataset,
+  tokenizer: Tokenizer,
+  o: PrepareOptions,
+  counts: Counts,
+  seen: Seen,
+  total: number,
+): AsyncGenerator<Row> {
+  const chunker = chunkTexts(tokenizer, o);
+  for await (const { index, example } of dataset.examples()) {
+    if (counts.records === o.limit) break;
+    counts.records++;
+    if (counts.records % PROGRESS === 0) o.onProgress?.(counts.records, total);
+    if (example.kind === "text" && (example.raw || o.chunks)) {
+      for (const row of chunker(example)) yield { ...row, source: index, truncated: 0 };
+      continue;
+    }
+    const masked = maskExample(example, tokenizer, o, seen);
+    seen.split += masked.split;
+    seen.addedEos += Number(masked.addedEos);
+    yield { ids: masked.ids, weights: masked.weights, source: index, truncated: 0 };
+  }
+  o.onProgress?.(counts.records, total);
+}
+
+function maskExample(example: Example, tokenizer: Tokenizer, o: PrepareOptions, seen: Seen): Masked {
+  const rendering = chooseRendering(example.kind, o.template ?? "auto", tokenizer);
+  if (example.kind === "preference") {
+    if (o.preference !== "chosen") {
+      throw new DataError(
+        "Cannot fine-tune on preferences: each record has a chosen and a rejected answer; train on the chosen ones alone " +
+          "with preference 'chosen'",
+      );
+    }
+    seen.preference = true;
+    const { prompt, chosen, tools } = example;
+    const last = { kind: "chat" as const, messages: [...prompt, ...chosen], tools };
+    return maskText(tokenizer, renderExample(last, "chat", tokenizer, o.trainOn === "all" ? "all" : "last"));
+  }
+  if (example.kind === "chat" && example.tools) seen.tools = true;
+  return maskText(tokenizer, renderExample(example, rendering, tokenizer, o.trainOn ?? "answers"));
+}
+
+/** Cuts the row at the right, counts it, and keeps it when something in it is trained. */
+function addRow(rows: RowStore, counts: Counts, row: Row, o: PrepareOptions): void {
+  counts.longest = Math.max(counts.longest, row.ids.length);
+  const over = Math.max(0, row.ids.length - o.maxLength);
+  const kept = over ? { ids: row.ids.slice(0, o.maxLength), weights: row.weights.slice(0, o.maxLength) } : row;
+  const trained = kept.weights.reduce((n, w) => n + w, 0);
+  if (over) counts.truncatedRows++;
+  counts.truncatedTokens += over;
+  if (trained === 0) {
+    counts.dropped++;
+    return;
+  }
+  rows.push({ ids: kept.ids, weights: kept.weights, source: row.source, truncated: over });
+  counts.rows++;
+  counts.tokens += kept.ids.length;
+  counts.trainedTokens += trained;
+}
+
+function nothingTrained(counts: Counts, o: PrepareOptions): DataError {
+  if (counts.records === 0) return new DataError("Cannot train: no record could be read");
+  return new DataError(
+    `Cannot train: in none of ${counts.records} records is a token to train on` +
+      (counts.truncatedRows
+        ? `; ${counts.truncatedRows} are longer than ${o.maxLength} tokens and were cut before the answer, so raise max_seq_length`
+        : "; the answers are empty"),
+  );
+}
+
+function describe(dataset: Dataset, tokenizer: Tokenizer, o: PrepareOptions, seen: Seen): string[] {
+  const kind = { alpaca: "instruction", sharegpt: "chat", messages: "chat" }[dataset.format as string] ??
+    dataset.format;
+  const rendering = chooseRendering(kind as Example["kind"], o.template ?? "auto", tokenizer);
+  const template =
+    { chat: "the model's chat template", alpaca: "the Alpaca template", plain: "none, the text as it is" }[rendering];
+  const what = { answers: "answers", last: "the last answer of each chat", all: "every token" }[o.trainOn ?? "answers"];
+  const all = rendering === "plain" && dataset.format === "text";
+  const bos = tokenizer.addBos ? `BOS ${tokenizer.piece(tokenizer.bos!)} once` : "no BOS";
+  const notes = [
+    `Template: ${template}; trained: ${all ? "every token" : what}; ${bos}; EOS ${tokenizer.piece(tokenizer.eos[0]!)}`,
+  ];
+  if (seen.preference) notes.push("Preferences: trained on the chosen answers alone");
+  if (seen.tools && !knowsTools(tokenizer)) {
+    notes.push("The chat template knows no functions: they are written into the messages as Qwen2.5 writes them");
+  }
+  if (seen.addedEos && rendering === "chat") {
+    notes.push(`EOS put after ${seen.addedEos} chats, since the template does not end them`);
+  }
+  if (seen.split) {
+    notes.push(`${seen.split} answers begin or end inside a token; it counts to the part it reaches into`);
+  }
+  return notes;
+}

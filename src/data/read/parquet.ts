@@ -1,0 +1,53 @@
+/** Parquet files through hyparquet, one row group in memory at a time. @module */
+import { type AsyncBuffer, type Compressors, parquetMetadataAsync, parquetReadObjects } from "hyparquet";
+import * as zlib from "node:zlib";
+import { DataError } from "../../core/errors.ts";
+import { openBytes } from "../../formats/bytes.ts";
+import { type RawRecord, recordOf } from "./record.ts";
+
+type Inflate = (bytes: Uint8Array) => Uint8Array;
+
+/** Snappy is hyparquet's own; these come from the runtime, which may lack zstd. */
+function compressors(): Compressors {
+  const zstd = (zlib as { zstdDecompressSync?: Inflate }).zstdDecompressSync;
+  const all: Record<string, Inflate | undefined> = {
+    GZIP: zlib.gunzipSync,
+    BROTLI: zlib.brotliDecompressSync,
+    ZSTD: zstd,
+  };
+  return Object.fromEntries(
+    Object.entries(all).filter(([, f]) => f).map(([name, f]) => [name, (b: Uint8Array) => new Uint8Array(f!(b))]),
+  );
+}
+
+/** Numbers of 64 bits become plain ones where they fit, so that texts made of them read as expected. */
+function plain(value: unknown): unknown {
+  if (typeof value === "bigint") return Number.isSafeInteger(Number(value)) ? Number(value) : String(value);
+  if (Array.isArray(value)) return value.map(plain);
+  if (value && typeof value === "object" && Object.getPrototypeOf(value) === Object.prototype) {
+    return Object.fromEntries(Object.entries(value).map(([k, v]) => [k, plain(v)]));
+  }
+  return value;
+}
+
+/** Records with the file's column names. @throws {DataError} when the file is broken or compressed in an unknown way */
+export async function* readParquet(path: string): AsyncGenerator<RawRecord> {
+  const source = openBytes(path);
+  const file: AsyncBuffer = {
+    byteLength: source.size,
+    slice: (from, to = source.size) => Promise.resolve(source.read(from, to - from).buffer),
+  };
+  try {
+    const metadata = await parquetMetadataAsync(file);
+    let row = 0;
+    for (const group of metadata.row_groups) {
+      const rows = Number(group.num_rows);
+      const range = { file, metadata, rowStart: row, rowEnd: row + rows, compressors: compressors() };
+      for (const value of await parquetReadObjects(range)) yield recordOf(plain(value), path, ++row);
+    }
+  } catch (e) {
+    throw new DataError(`Cannot read '${path}': ${(e as Error).message}`, path);
+  } finally {
+    source.close();
+  }
+}
