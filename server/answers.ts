@@ -22,6 +22,7 @@ export class Answers {
   #pieces: AsyncIterator<Piece>[];
   #controller = new AbortController();
   #last: Piece[] = [];
+  readonly #metrics: Metrics;
 
   /**
    * @param build the requests, given the signal that ends them all
@@ -31,9 +32,10 @@ export class Answers {
   constructor(
     engine: Engine,
     client: AbortSignal,
-    private readonly metrics: Metrics,
+    metrics: Metrics,
     build: (signal: AbortSignal) => readonly GenerateRequest[],
   ) {
+    this.#metrics = metrics;
     const signal = AbortSignal.any([client, this.#controller.signal]);
     this.#pieces = [];
     try {
@@ -86,7 +88,7 @@ export class Answers {
   }
 
   #end(index: number, piece: Piece): void {
-    this.metrics.count(piece);
+    this.#metrics.count(piece);
     this.#last[index] = piece;
     if (piece.finish === "aborted") {
       throw new ApiError("unavailable_error", "Cannot finish the answer: it was stopped before its end");

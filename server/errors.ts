@@ -29,16 +29,22 @@ export interface ErrorBody {
 /** A failure with its place in the protocol. `param` names the field at fault. */
 export class ApiError extends Error {
   override name = "ApiError";
+  readonly type: ErrorType;
+  readonly param: string | null;
+  readonly extra: Readonly<Record<string, unknown>>;
   readonly status: number;
   constructor(
-    readonly type: ErrorType,
+    type: ErrorType,
     message: string,
-    readonly param: string | null = null,
-    readonly extra: Readonly<Record<string, unknown>> = {},
-    status?: number,
+    param: string | null = null,
+    extra: Readonly<Record<string, unknown>> = {},
+    status: number = STATUS[type],
   ) {
     super(message);
-    this.status = status ?? STATUS[type];
+    this.type = type;
+    this.param = param;
+    this.extra = extra;
+    this.status = status;
   }
 
   /** The JSON of the answer, and of the last event of a stream that fails. */

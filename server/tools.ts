@@ -1,11 +1,10 @@
 /**
- * Function calling: which tools go into the prompt, and calls found in an answer. Calls are read in the form that
- * Hermes and Qwen templates teach, `<tool_call>{"name": …, "arguments": {…}}</tool_call>`; other models' calls stay text.
+ * Function calling: what a client offers, and calls found in an answer. Calls are read in the form that Hermes and Qwen
+ * templates teach, and the tokenizer where a template teaches none: `<tool_call>{"name": …, "arguments": {…}}</tool_call>`.
+ * Calls in another model's own form stay text.
  * @module
  */
-import type { Engine } from "../src/infer/types.ts";
 import { StopFilter } from "../src/infer/text.ts";
-import type { Message } from "../src/tokenizer/types.ts";
 import { freshId } from "./answers.ts";
 import { invalid } from "./errors.ts";
 import { object, type Reader, show, text, wrong } from "./fields.ts";
@@ -32,23 +31,6 @@ export const toolChoice: Reader<"auto" | "none"> = (value, path) => {
   if (value === "auto" || value === "none") return value;
   throw invalid(path, `Cannot honour '${path}' ${show(value)}: "auto" and "none" are supported`);
 };
-
-/**
- * Ids of a chat with tools.
- * @throws {ApiError} when the model's chat template leaves the tools out
- */
-export function promptWithTools(engine: Engine, messages: readonly Message[], o: {
-  tools: readonly unknown[];
-  variables: Readonly<Record<string, unknown>>;
-}): Int32Array {
-  const ids = engine.prompt(messages, o);
-  if (o.tools.length === 0) return ids;
-  const without = engine.prompt(messages, { variables: o.variables });
-  if (ids.length === without.length && ids.every((id, i) => id === without[i])) {
-    throw invalid("tools", `Cannot use tools: the chat template of '${engine.model}' has no place for them`);
-  }
-  return ids;
-}
 
 /** Takes the calls out of a growing answer. */
 export class ToolCallReader {

@@ -11,7 +11,7 @@ import { type ChatLogprobs, chatLogprobs } from "../logprobs.ts";
 import { message } from "../messages.ts";
 import { checkModel, OTHERS, SAMPLING, toRequest } from "../sampling.ts";
 import { eventStream } from "../sse.ts";
-import { promptWithTools, tool, type ToolCall, ToolCallReader, toolChoice } from "../tools.ts";
+import { tool, type ToolCall, ToolCallReader, toolChoice } from "../tools.ts";
 
 const FIELDS = {
   ...SAMPLING,
@@ -33,7 +33,7 @@ export function addChat(app: Hono, context: Context): void {
     const chat = readFields(await readJson(c.req.raw), FIELDS, OTHERS);
     checkModel(chat.model, engine);
     checkChat(chat);
-    const ids = promptWithTools(engine, chat.messages, { tools: offered(chat), variables: chat.chat_template_kwargs });
+    const ids = engine.prompt(chat.messages, { tools: offered(chat), variables: chat.chat_template_kwargs });
     const answers = new Answers(
       engine,
       c.req.raw.signal,

@@ -16,8 +16,10 @@ export class SlotTable {
   #held: (Int32Array | null)[];
   #usedAt: number[];
   #clock = 0;
+  readonly count: number;
 
-  constructor(readonly count: number) {
+  constructor(count: number) {
+    this.count = count;
     this.#held = Array.from({ length: count }, () => new Int32Array());
     this.#usedAt = new Array(count).fill(0);
   }

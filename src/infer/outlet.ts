@@ -6,9 +6,12 @@ export class Outlet<T> implements AsyncIterableIterator<T> {
   #waiting: { resolve(r: IteratorResult<T>): void; reject(e: unknown): void } | null = null;
   #ended = false;
   #error: unknown = null;
+  readonly #onLeave: () => void;
 
   /** @param onLeave called when the reader stops before the end */
-  constructor(private readonly onLeave: () => void) {}
+  constructor(onLeave: () => void) {
+    this.#onLeave = onLeave;
+  }
 
   /** Hands `value` to the reader, or keeps it until asked. */
   push(value: T): void {
@@ -43,7 +46,7 @@ export class Outlet<T> implements AsyncIterableIterator<T> {
   }
 
   return(): Promise<IteratorResult<T>> {
-    if (!this.#ended) this.onLeave();
+    if (!this.#ended) this.#onLeave();
     this.end();
     this.#values = [];
     return Promise.resolve({ value: undefined, done: true });

@@ -72,14 +72,18 @@ export class RequestQueue {
   #slots: SlotTable;
   #loop: Promise<void> | null = null;
   #closed = false;
+  readonly #runner: Runner;
+  readonly #options: QueueOptions;
 
-  constructor(private readonly runner: Runner, private readonly options: QueueOptions) {
+  constructor(runner: Runner, options: QueueOptions) {
+    this.#runner = runner;
+    this.#options = options;
     this.#slots = new SlotTable(runner.slots);
   }
 
   /** Requests running, waiting, and the most there may be of both. */
   stats(): { running: number; waiting: number; limit: number } {
-    return { running: this.#running.length, waiting: this.#waiting.length, limit: this.options.limit };
+    return { running: this.#running.length, waiting: this.#waiting.length, limit: this.#options.limit };
   }
 
   /**
@@ -91,23 +95,23 @@ export class RequestQueue {
   submit(request: GenerateRequest): AsyncIterable<Piece> {
     if (this.#closed) throw new RangeError("Cannot take a request: the engine is closed");
     if (request.ids.length === 0) throw new RangeError("Cannot answer an empty prompt: it has no token");
-    if (request.ids.length >= this.runner.contextLength) {
-      throw new ContextLengthError(request.ids.length, this.runner.contextLength);
+    if (request.ids.length >= this.#runner.contextLength) {
+      throw new ContextLengthError(request.ids.length, this.#runner.contextLength);
     }
-    if (this.#running.length + this.#waiting.length >= this.options.limit) {
-      throw new QueueFullError(this.options.limit);
+    if (this.#running.length + this.#waiting.length >= this.#options.limit) {
+      throw new QueueFullError(this.#options.limit);
     }
     const abort = () => this.#abort(job);
     const job: Job = {
       request,
       out: new Outlet<Piece>(abort),
       sampler: new Sampler(request.sample, request.ids),
-      text: new AnswerText(this.options.tokenizer, request.ids, request.stop),
+      text: new AnswerText(this.#options.tokenizer, request.ids, request.stop),
       ids: Array.from(request.ids),
       done: 0,
       slot: -1,
       cached: 0,
-      maxTokens: Math.min(request.maxTokens, this.runner.contextLength - request.ids.length),
+      maxTokens: Math.min(request.maxTokens, this.#runner.contextLength - request.ids.length),
       aborted: false,
       deaf: () => request.signal?.removeEventListener("abort", abort),
       startedAt: 0,
@@ -126,7 +130,7 @@ export class RequestQueue {
     this.#closed = true;
     for (const job of [...this.#waiting, ...this.#running]) this.#abort(job);
     await this.#loop;
-    this.runner.close();
+    this.#runner.close();
   }
 
   #abort(job: Job): void {
@@ -173,7 +177,7 @@ export class RequestQueue {
   async #step(): Promise<void> {
     const parts = this.#plan();
     const step = toStep(parts);
-    const logits = await this.runner.forward(step);
+    const logits = await this.#runner.forward(step);
     const V = logits.length / Math.max(1, step.rows.length);
     let row = 0;
     for (const { job, count } of parts) {
@@ -195,7 +199,7 @@ export class RequestQueue {
   /** How many tokens of each job this step computes: answers first, the room left to prompts, oldest first. */
   #plan(): { job: Job; count: number }[] {
     const decoding = this.#running.filter((j) => j.ids.length - j.done === 1);
-    let room = this.runner.stepTokens - decoding.length;
+    let room = this.#runner.stepTokens - decoding.length;
     const parts = decoding.map((job) => ({ job, count: 1 }));
     for (const job of this.#running) {
       const left = job.ids.length - job.done;
@@ -215,7 +219,7 @@ export class RequestQueue {
     const id = job.sampler.draw(logits);
     const logprob = raw && logprobsOf(raw, id, request.logprobs!);
     job.ids.push(id);
-    const ends = !request.ignoreEos && this.options.eos.includes(id) || request.stopIds?.includes(id);
+    const ends = !request.ignoreEos && this.#options.eos.includes(id) || request.stopIds?.includes(id);
     if (ends) return this.#finish(job, "stop", job.text.finish());
     const written = job.text.push(id, logprob);
     if (written.stopped) return this.#finish(job, "stop", written);

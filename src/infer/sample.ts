@@ -31,9 +31,11 @@ export class Sampler {
   #prompt: Set<number>;
   #counts = new Map<number, number>();
   #random: Random;
+  readonly #options: SampleOptions;
 
   /** @param prompt ids that `repetitionPenalty` counts as seen from the start */
-  constructor(private readonly options: SampleOptions, prompt: Iterable<number>) {
+  constructor(options: SampleOptions, prompt: Iterable<number>) {
+    this.#options = options;
     this.#prompt = new Set(prompt);
     this.#random = new Random(options.seed ?? randomSeed());
   }
@@ -44,10 +46,10 @@ export class Sampler {
    * @throws {RangeError} when a logit is NaN or none is finite
    */
   draw(logits: Float32Array): number {
-    applyPenalties(logits, this.options, this.#prompt, this.#counts);
-    const id = this.options.temperature === 0
+    applyPenalties(logits, this.#options, this.#prompt, this.#counts);
+    const id = this.#options.temperature === 0
       ? argmax(logits)
-      : drawFrom(candidates(logits, this.options), this.#random.uniform());
+      : drawFrom(candidates(logits, this.#options), this.#random.uniform());
     this.#counts.set(id, (this.#counts.get(id) ?? 0) + 1);
     return id;
   }

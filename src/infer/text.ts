@@ -26,7 +26,10 @@ export class Detokenizer {
   #from = 0;
   #read: number;
 
-  constructor(private readonly tokenizer: Pick<Tokenizer, "decode">, prompt: ArrayLike<number>) {
+  readonly #tokenizer: Pick<Tokenizer, "decode">;
+
+  constructor(tokenizer: Pick<Tokenizer, "decode">, prompt: ArrayLike<number>) {
+    this.#tokenizer = tokenizer;
     this.#ids = Array.from(
       { length: Math.min(CONTEXT, prompt.length) },
       (_, i, n = Math.min(CONTEXT, prompt.length)) => prompt[prompt.length - n + i],
@@ -52,8 +55,8 @@ export class Detokenizer {
   }
 
   #unwritten(): string {
-    const before = this.tokenizer.decode(this.#ids.slice(this.#from, this.#read), { skipSpecial: true });
-    return this.tokenizer.decode(this.#ids.slice(this.#from), { skipSpecial: true }).slice(before.length);
+    const before = this.#tokenizer.decode(this.#ids.slice(this.#from, this.#read), { skipSpecial: true });
+    return this.#tokenizer.decode(this.#ids.slice(this.#from), { skipSpecial: true }).slice(before.length);
   }
 }
 
@@ -63,9 +66,12 @@ export class Detokenizer {
  */
 export class StopFilter {
   #held = "";
+  readonly #stops: readonly string[];
 
   /** @param stops none empty */
-  constructor(private readonly stops: readonly string[]) {}
+  constructor(stops: readonly string[]) {
+    this.#stops = stops;
+  }
 
   /**
    * The text that is safe to give out; `stopped` when a stop string was found: then nothing more may come, and `after`
@@ -73,12 +79,12 @@ export class StopFilter {
    */
   push(text: string): { text: string; stopped: boolean; after: string } {
     const all = this.#held + text;
-    const found = this.stops.filter((s) => all.includes(s)).map((s) => ({ at: all.indexOf(s), n: s.length }));
+    const found = this.#stops.filter((s) => all.includes(s)).map((s) => ({ at: all.indexOf(s), n: s.length }));
     if (found.length > 0) {
       const first = found.reduce((a, b) => b.at + b.n < a.at + a.n || (b.at + b.n === a.at + a.n && b.n > a.n) ? b : a);
       return { text: all.slice(0, first.at), stopped: true, after: all.slice(first.at + first.n) };
     }
-    const safe = all.length - Math.max(0, ...this.stops.map((s) => overlap(all, s)));
+    const safe = all.length - Math.max(0, ...this.#stops.map((s) => overlap(all, s)));
     this.#held = all.slice(safe);
     return { text: all.slice(0, safe), stopped: false, after: "" };
   }

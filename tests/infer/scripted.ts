@@ -68,7 +68,7 @@ function nextLogits(context: readonly number[], script: (prompt: string) => stri
   return logits;
 }
 
-/** Bytes as tokens; the chat template writes `role:content` lines. `tools` are written first when the template knows them. */
+/** Bytes as tokens; the chat template writes `role:content` lines, and functions and calls only with `tools`. */
 export function byteTokenizer(o: { tools?: boolean } = {}): Tokenizer {
   return {
     size: VOCAB,
@@ -76,15 +76,16 @@ export function byteTokenizer(o: { tools?: boolean } = {}): Tokenizer {
     eos: [EOS],
     pad: null,
     addBos: false,
-    template: o.tools ? "{{ tools }}{{ messages }} <tool_call>" : "{{ messages }}",
+    template: "{{ messages }}",
     source: "scripted",
     encode: (text) => Int32Array.from(utf8.encode(text)),
     decode: (ids) => new TextDecoder().decode(Uint8Array.from(Array.from(ids).filter((i) => i < 256))),
     piece: (id) => id === EOS ? "<eos>" : `<0x${id.toString(16).toUpperCase().padStart(2, "0")}>`,
     chat: (messages: readonly Message[], { addPrompt, tools }) => {
       const head = o.tools && tools?.length ? JSON.stringify(tools) + "\n" : "";
-      return head + messages.map((m) => `${m.role}:${m.content ?? JSON.stringify(m.tool_calls)}`).join("\n") +
-        (addPrompt ? ASK : "");
+      const calls = (m: Message) => o.tools && m.tool_calls ? JSON.stringify(m.tool_calls) : "";
+      const lines = messages.map((m) => `${m.role}:${m.content ?? ""}${calls(m)}`);
+      return head + lines.join("\n") + (addPrompt ? ASK : "");
     },
   };
 }
