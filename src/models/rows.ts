@@ -33,6 +33,21 @@ export function* readRows(t: SourceTensor, c: ModelConfig, as: DType): Generator
   }
 }
 
+/**
+ * Rows [from, to) as f32 in transformers' form.
+ * @throws {RangeError} when the range cuts through a head whose rows the file interleaves (`rowUnit`)
+ */
+export function readRowRange(t: SourceTensor, c: ModelConfig, from: number, to: number): Float32Array<ArrayBuffer> {
+  const heads = headsOf(t, c), unit = heads ? t.shape[0] / heads : 1;
+  if (from % unit || to % unit) {
+    throw new RangeError(`Cannot read rows ${from} to ${to} of '${t.ours}': ${unit} a head`);
+  }
+  const values = readFloats(t.stored, from, to);
+  if (heads) unpermute(values, unit, to - from);
+  if (t.ggufAs === "plusOne" && isGguf(t)) { for (let i = 0; i < values.length; i++) values[i] -= 1; }
+  return values;
+}
+
 /** True when the tensor lies in the file under its GGUF name. */
 const isGguf = (t: SourceTensor): boolean => t.stored.name === t.gguf;
 
