@@ -1,5 +1,5 @@
 /**
- * Writes ffi/unsloth.h from the tables of abi.ts: `deno run -A ffi/header.ts` after a change there.
+ * Writes ffi/unsloth.h and unsloth_ops.h from the tables of abi.ts: `deno run -A ffi/header.ts` after a change there.
  * @module
  */
 import { writeFileSync } from "node:fs";
@@ -114,23 +114,17 @@ function prototype(name: keyof typeof BASE): string {
   return `// ${WORDS[name]}\nUS_API ${C_TYPES[ret]} ${name}(${list.join(", ") || "void"});\n`;
 }
 
-/** The whole header. */
+/** unsloth.h: rules, types, and everything that is not an operation. */
 export function writeHeader(): string {
   const upper = (s: string): string => s.replace(/[A-Z]/g, (c) => `_${c}`).toUpperCase();
   const statuses = Object.entries(STATUS).map(([k, v]) => `US_${upper(k)} = ${v}`).join(", ");
   const dtypes = Object.entries(DTYPES).map(([k, v]) => `US_${upper(k)} = ${v.code}`);
   const sizes = Object.entries(DTYPES).map(([k, v]) => `    case US_${upper(k)}: return n / ${v.block} * ${v.bytes};`);
-  const ops = OP_NAMES.map((op) => {
-    const name = symbolOf(op);
-    return `${struct(name, OPS[op].args)}US_API int32_t ${name}(const ${name}_args*);\n`;
-  });
   const base = (Object.keys(BASE) as (keyof typeof BASE)[]).map((name) => {
     return (STRUCTS[name] ? struct(name, STRUCTS[name]) : "") + prototype(name);
   });
   return `${HEAD}
 #define US_ABI_VERSION ${ABI_VERSION}u
-#define US_OP_LIST \\
-${OP_NAMES.map(opEntry).map((s, i) => `  "${i ? " " : ""}${s}"`).join(" \\\n")}
 
 enum { ${statuses} };
 enum {
@@ -161,15 +155,36 @@ ${sizes.join("\n")}
 
 // ---- library, device, memory, graphs ----
 ${base.join("\n")}
-// ---- operations (core/backend.ts says what each computes) ----
-${ops.join("\n")}
+#include "unsloth_ops.h"
+#endif
+`;
+}
+
+/** unsloth_ops.h: a struct and a function for each operation. */
+export function writeOpsHeader(): string {
+  const ops = OP_NAMES.map((op) => {
+    const name = symbolOf(op);
+    return `${struct(name, OPS[op].args)}US_API int32_t ${name}(const ${name}_args*);\n`;
+  });
+  return `// The operations; core/backend.ts says what each computes. Generated from ffi/abi.ts by ffi/header.ts: do not edit.
+#ifndef UNSLOTH_OPS_H
+#define UNSLOTH_OPS_H
+#include "unsloth.h"
+
+#define US_OP_LIST \\
+${OP_NAMES.map((op, i) => `  "${i ? " " : ""}${opEntry(op)}"`).join(" \\\n")}
+
 // Exports an operation that this library does not have. us_lacks is the library's own: it keeps a sentence for
 // us_last_error that names the symbol, and returns US_UNSUPPORTED.
 int32_t us_lacks(const char* symbol);
 #define US_LACKS(name) \\
   US_API int32_t name(const name##_args* a) { (void)a; return us_lacks(#name); }
-#endif
+
+${ops.join("\n")}#endif
 `;
 }
 
-if (import.meta.main) writeFileSync(new URL("./unsloth.h", import.meta.url), writeHeader());
+if (import.meta.main) {
+  writeFileSync(new URL("./unsloth.h", import.meta.url), writeHeader());
+  writeFileSync(new URL("./unsloth_ops.h", import.meta.url), writeOpsHeader());
+}

@@ -2,7 +2,7 @@
 import { readFileSync } from "node:fs";
 import { describe, expect, test } from "vitest";
 import { type Arg, BASE, layoutOf, OP_NAMES, OPS, type Signature, STRUCTS, symbolOf } from "../../ffi/abi.ts";
-import { writeHeader } from "../../ffi/header.ts";
+import { writeHeader, writeOpsHeader } from "../../ffi/header.ts";
 import { TYPES as BUN } from "../../ffi/open_bun.ts";
 import { TYPES as DENO } from "../../ffi/open_deno.ts";
 import { TYPES as NODE } from "../../ffi/open_node.ts";
@@ -10,14 +10,16 @@ import { check } from "../../src/core/check.ts";
 import { DTYPES } from "../../src/core/dtype.ts";
 import { hasGcc, runProgram } from "./build.ts";
 
-const header = readFileSync(new URL("../../ffi/unsloth.h", import.meta.url), "utf8");
+const read = (name: string): string => readFileSync(new URL(`../../ffi/${name}`, import.meta.url), "utf8");
+const header = read("unsloth.h"), ops = read("unsloth_ops.h");
 const structs: [string, readonly Arg[]][] = [
   ...Object.entries(STRUCTS),
   ...OP_NAMES.map((op): [string, readonly Arg[]] => [symbolOf(op), OPS[op].args]),
 ];
 
-test("the committed header is the one that the tables give", () => {
+test("the committed headers are those that the tables give", () => {
   expect(header).toBe(writeHeader());
+  expect(ops).toBe(writeOpsHeader());
 });
 
 test("the table has every operation that backends check, and no other", () => {
@@ -26,7 +28,7 @@ test("the table has every operation that backends check, and no other", () => {
 
 test("the header declares every function with as many arguments as the declarations have", () => {
   const found = new Map<string, number>();
-  for (const [, name, list] of header.matchAll(/^US_API \w+ (us_\w+)\((.*)\);$/gm)) {
+  for (const [, name, list] of (header + ops).matchAll(/^US_API \w+ (us_\w+)\((.*)\);$/gm)) {
     found.set(name, list === "void" ? 0 : list.split(",").length);
   }
   const wanted = new Map<string, number>(
