@@ -13,6 +13,9 @@ const ALIGN = 256;
 
 /** Bump allocator over one slab. */
 export class Arena {
+  /** Bytes of the slab. */
+  readonly capacity: number;
+  readonly #be: Backend;
   #top = 0;
   #peak = 0;
   #handle: Handle;
@@ -21,7 +24,9 @@ export class Arena {
    * @param be where the slab lives
    * @param capacity bytes of the slab; a recording backend takes any
    */
-  constructor(private readonly be: Backend, readonly capacity: number) {
+  constructor(be: Backend, capacity: number) {
+    this.#be = be;
+    this.capacity = capacity;
     this.#handle = be.alloc(capacity);
   }
 
@@ -47,7 +52,7 @@ export class Arena {
 
   /** A tensor of the backend's activation type. */
   act(...shape: number[]): Tensor {
-    return this.tensor(this.be.actDtype as Dense, ...shape);
+    return this.tensor(this.#be.actDtype as Dense, ...shape);
   }
 
   /** Where the arena stands; hand it to `release`. */
@@ -67,7 +72,7 @@ export class Arena {
 
   /** Returns the slab to the backend. */
   close(): void {
-    this.be.free(this.#handle);
+    this.#be.free(this.#handle);
     this.#handle = 0;
   }
 }

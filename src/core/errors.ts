@@ -12,8 +12,13 @@ export class ShapeError extends TypeError {
 /** A file that does not parse. `offset` is the byte (binary) or line (text) at which reading stopped. */
 export class FormatError extends SyntaxError {
   override name = "FormatError";
-  constructor(message: string, readonly file?: string, readonly offset?: number) {
+  readonly file?: string;
+  readonly offset?: number;
+
+  constructor(message: string, file?: string, offset?: number) {
     super(message);
+    this.file = file;
+    this.offset = offset;
   }
 }
 
@@ -25,28 +30,40 @@ export class ConfigError extends RangeError {
 /** A dataset or record that cannot be trained on. `file` and `line` point at it where known. */
 export class DataError extends RangeError {
   override name = "DataError";
-  constructor(message: string, readonly file?: string, readonly line?: number) {
+  readonly file?: string;
+  readonly line?: number;
+
+  constructor(message: string, file?: string, line?: number) {
     super(message);
+    this.file = file;
+    this.line = line;
   }
 }
 
 /** A failure inside a backend: which op, the native status, the device. */
 export class BackendError extends Error {
   override name = "BackendError";
-  constructor(
-    message: string,
-    readonly op?: string,
-    readonly status?: number,
-    readonly device?: string,
-  ) {
+  readonly op?: string;
+  readonly status?: number;
+  readonly device?: string;
+
+  constructor(message: string, op?: string, status?: number, device?: string) {
     super(message);
+    this.op = op;
+    this.status = status;
+    this.device = device;
   }
 }
 
 /** The plan needs more memory than the device has. Both numbers are bytes. */
 export class MemoryError extends RangeError {
   override name = "MemoryError";
-  constructor(message: string, readonly needed: number, readonly available: number) {
+  readonly needed: number;
+  readonly available: number;
+
+  constructor(message: string, needed: number, available: number) {
     super(message);
+    this.needed = needed;
+    this.available = available;
   }
 }

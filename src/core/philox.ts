@@ -43,16 +43,22 @@ export class Random {
   #n = 0;
   #spare: number | null = null;
   #words: number[] = [];
-  constructor(private readonly seed: number, private readonly stream = 0) {}
+  readonly #seed: number;
+  readonly #stream: number;
+
+  constructor(seed: number, stream = 0) {
+    this.#seed = seed;
+    this.#stream = stream;
+  }
 
   /** Next u32. */
   u32(): number {
     if (this.#words.length === 0) {
       const lo = this.#n >>> 0, hi = Math.floor(this.#n / 4294967296) >>> 0;
       this.#n++;
-      this.#words = philox4x32([lo, hi, this.stream >>> 0, 1], [
-        this.seed >>> 0,
-        Math.floor(this.seed / 4294967296) >>> 0,
+      this.#words = philox4x32([lo, hi, this.#stream >>> 0, 1], [
+        this.#seed >>> 0,
+        Math.floor(this.#seed / 4294967296) >>> 0,
       ]);
     }
     return this.#words.shift()!;

@@ -25,8 +25,12 @@ export class Memory {
   active = 0;
   peak = 0;
 
-  /** @param limit bytes in use at once */
-  constructor(readonly limit: number) {}
+  /** Bytes that may be in use at once. */
+  readonly limit: number;
+
+  constructor(limit: number) {
+    this.limit = limit;
+  }
 
   alloc(bytes: number): Handle {
     if (this.active + bytes > this.limit) {
