@@ -56,7 +56,7 @@ export function tokenizerFromGguf(meta: GgufMetadata, source: string): Tokenizer
   return new HuggingFaceTokenizer({
     source,
     json: built.json,
-    rank: built.rank,
+    bpe: built.bpe,
     size: vocabulary.size,
     bos: id("bos") ?? (spm ? 1 : null),
     eos: findEnds(eos, turnEnds, vocabulary.pieces, special),
@@ -69,7 +69,7 @@ export function tokenizerFromGguf(meta: GgufMetadata, source: string): Tokenizer
   });
 }
 
-type Built = Pick<Parts, "json" | "rank" | "addBos">;
+type Built = Pick<Parts, "json" | "bpe" | "addBos">;
 
 function readVocabulary(meta: GgufMetadata, source: string): Vocabulary {
   const pieces = meta.get("tokenizer.ggml.tokens");
@@ -93,20 +93,17 @@ function readId(meta: GgufMetadata, key: string, size: number): number | null {
   return typeof id === "number" && id < size ? id : null;
 }
 
-/** The vocabulary as tokenizer.json has it; its own names for pieces that are empty, as llama.cpp gives them. */
-function vocabOf(v: Vocabulary, source: string): Record<string, number> {
-  const vocab: Record<string, number> = Object.create(null);
-  for (let id = 0; id < v.size; id++) {
-    const piece = v.pieces[id] || `[EMPTY_${id}]`;
-    if (vocab[piece] !== undefined) {
-      throw new FormatError(
-        `Cannot read the tokenizer of '${source}': '${piece}' is both ${vocab[piece]} and ${id}`,
-        source,
-      );
+/** The pieces that count, each once; llama.cpp's names for empty ones. */
+function distinctPieces(v: Vocabulary, source: string): string[] {
+  const seen = new Map<string, number>();
+  return Array.from({ length: v.size }, (_, id) => {
+    const piece = v.pieces[id] || `[EMPTY_${id}]`, before = seen.get(piece);
+    if (before !== undefined) {
+      throw new FormatError(`Cannot read the tokenizer of '${source}': '${piece}' is both ${before} and ${id}`, source);
     }
-    vocab[piece] = id;
-  }
-  return vocab;
+    seen.set(piece, id);
+    return piece;
+  });
 }
 
 /** Pieces found in the text before anything else. `stripRight`: those that swallow the spaces after them. */
@@ -146,9 +143,9 @@ function byteLevel(meta: GgufMetadata, v: Vocabulary, source: string): Built {
       pre_tokenizer: describePreTokenizer(pre),
       post_processor: null,
       decoder: { type: "ByteLevel", add_prefix_space: true, trim_offsets: true, use_regex: true },
-      model: { type: "BPE", vocab: vocabOf(v, source), merges: [], ignore_merges: pre.ignoreMerges ?? false },
+      model: { type: "BPE", vocab: {}, merges: [], ignore_merges: pre.ignoreMerges ?? false },
     },
-    rank: ranksOfMerges(merges),
+    bpe: { pieces: distinctPieces(v, source), rank: ranksOfMerges(merges) },
     addBos: pre.addBos ?? false,
   };
 }
@@ -184,14 +181,14 @@ function sentencePiece(meta: GgufMetadata, v: Vocabulary, source: string): Built
       decoder: { type: "Sequence", decoders },
       model: {
         type: "BPE",
-        vocab: vocabOf(v, source),
+        vocab: {},
         merges: [],
         unk_token: unknown,
         fuse_unk: true,
         byte_fallback: true,
       },
     },
-    rank: ranksOfScores(mergeable, scores),
+    bpe: { pieces: distinctPieces(v, source), rank: ranksOfScores(mergeable, scores) },
     addBos: true,
   };
 }

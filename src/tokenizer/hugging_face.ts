@@ -7,14 +7,21 @@ import { Tokenizer as Library } from "@huggingface/tokenizers";
 import { DataError } from "../core/errors.ts";
 import { type MergeRank, setRanks } from "./merges.ts";
 import { ChatRenderer, type TemplateSources } from "./template.ts";
+import { cacheWords } from "./words.ts";
 import type { ChatOptions, Message, Tokenizer } from "./types.ts";
+
+/** A BPE's pieces by id ("" where an id has none), and which pairs of pieces merge first. */
+export interface Bpe {
+  pieces: readonly string[];
+  rank: MergeRank;
+}
 
 /** Everything a tokenizer is made of. */
 export interface Parts {
   source: string;
-  /** In the shape of tokenizer.json; its merges may be empty when `rank` is given. */
+  /** In the shape of tokenizer.json; of a BPE without vocabulary and merges, which are `bpe`. */
   json: Record<string, unknown>;
-  rank: MergeRank | null;
+  bpe: Bpe | null;
   size: number;
   bos: number | null;
   /** The first is the one to train. */
@@ -91,9 +98,25 @@ export class HuggingFaceTokenizer implements Tokenizer {
   }
 }
 
-/** Builds the library's object; the merges go to `setRanks`. */
+/** Builds the library's object; its vocabulary, its merges and its words are looked up in ways of our own. */
 function openLibrary(parts: Parts): Library {
   const library = new Library(parts.json, {});
-  if (parts.rank) setRanks(library.model, parts.rank);
+  if (parts.bpe) {
+    fillVocabulary(library, parts.bpe.pieces);
+    setRanks(library.model, parts.bpe.rank);
+    cacheWords(library);
+  }
   return library;
+}
+
+/** Fills the library's tables in one pass, where it would go through an object and two maps. Added tokens are there already. */
+function fillVocabulary(library: Library, pieces: readonly string[]): void {
+  const model = library.model!;
+  for (let id = 0; id < pieces.length; id++) {
+    const piece = pieces[id]!;
+    if (piece === "" || model.vocab[id] !== undefined) continue;
+    model.vocab[id] = piece;
+    model.tokens_to_ids.set(piece, id);
+  }
+  if (model.unk_token !== undefined) model.unk_token_id = model.tokens_to_ids.get(model.unk_token);
 }

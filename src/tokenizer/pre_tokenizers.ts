@@ -18,7 +18,8 @@ export interface PreTokenizer {
 }
 
 const CONTRACTION = "(?i:'s|'t|'re|'ve|'m|'ll|'d)";
-const GPT2 = "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+";
+/** GPT-2's pattern, which ByteLevel of tokenizer.json has built in. */
+export const GPT2: string = "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+";
 
 /** The pattern of cl100k and its kin: contractions, letters with one leading sign, digits in groups, signs, line ends, spaces. */
 function cl100k(digits: string, letters = "\\p{L}", contraction = `${CONTRACTION}|`): string {

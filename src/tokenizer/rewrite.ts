@@ -3,6 +3,7 @@
  * @module
  */
 import { ConfigError } from "../core/errors.ts";
+import { GPT2 } from "./pre_tokenizers.ts";
 
 /** A part of tokenizer.json. */
 export interface Node {
@@ -16,7 +17,7 @@ export function rewritePreTokenizer(node: Node | null, source: string): Node | n
     case "Sequence":
       return {
         type: "Sequence",
-        pretokenizers: (node.pretokenizers as Node[]).map((n) => rewritePreTokenizer(n, source)),
+        pretokenizers: (node.pretokenizers as Node[]).flatMap((n) => stepsOf(rewritePreTokenizer(n, source))),
       };
     case "Digits":
       // The library takes ASCII digits; Rust takes what Unicode calls numbers.
@@ -26,9 +27,18 @@ export function rewritePreTokenizer(node: Node | null, source: string): Node | n
       return node.split === false ? node : { type: "Sequence", pretokenizers: [node, split("▁?[^▁]+|▁", true)] };
     case "Split":
       return rewriteSplit(node, source);
+    case "ByteLevel":
+      // Alike in both; but in two steps, words can be cached before they are written as bytes.
+      if (node.use_regex === false || node.add_prefix_space === true) return node;
+      return { type: "Sequence", pretokenizers: [split(GPT2, false), { ...node, use_regex: false }] };
     default:
       return node;
   }
+}
+
+/** The parts of a sequence, or the one part that is none. */
+function stepsOf(node: Node | null): Node[] {
+  return node?.type === "Sequence" ? node.pretokenizers as Node[] : node ? [node] : [];
 }
 
 /** `matches`: words are the matches alone, which must cover the text; else also what lies between them. */
