@@ -1,5 +1,6 @@
 /** Packed causal attention and its backward: lengths, groups of heads, windows, soft caps, padding. */
 import type { AttnOpts } from "../../src/core/backend.ts";
+import { Random } from "../../src/core/philox.ts";
 import { type Case, input, ints, output, testOp, type Values } from "./harness.ts";
 
 interface Shape {
@@ -61,10 +62,19 @@ const label = (s: Shape, o: AttnOpts): string => {
     o.softcap ? ` cap ${o.softcap}` : ""
   }`;
 };
+/** Shapes nobody chose, from a fixed seed. */
+const random = new Random(31);
+const drawn = Array.from({ length: 8 }, () => {
+  const K = 1 + random.below(3), H = K * (1 + random.below(3)), d = 1 + random.below(70), cu = [0];
+  for (let s = 1 + random.below(4); s > 0; s--) cu.push(cu[cu.length - 1] + random.below(45));
+  const o = { scale: 1 / Math.sqrt(d), window: random.below(2) * random.below(30), softcap: random.below(2) * 5 };
+  return { s: { N: Math.max(1, cu[cu.length - 1]) + random.below(3), H, K, d, cu }, o };
+});
 /** The second option on every shape would say little: all options on two shapes, one on the others. */
-const pairs = SHAPES.flatMap((s, i) =>
+const chosen = SHAPES.flatMap((s, i) =>
   (i === 2 || i === 4 ? OPTIONS : [OPTIONS[i % OPTIONS.length], OPTIONS[0]]).map((o) => ({ s, o }))
 );
+const pairs = [...chosen, ...drawn];
 
 testOp("attention", [
   ...pairs.map(({ s, o }): Case => ({
