@@ -13,6 +13,14 @@ export type {
   FormatName,
   Prepared,
   PrepareOptions,
+  RawPart,
   Row,
   Rows,
 } from "./types.ts";
+export { batches, countBatches, type DataPosition, endlessBatches, layOut, planEpoch } from "./batches.ts";
+export { openDataset } from "./dataset.ts";
+export { splitRows } from "./order.ts";
+export { describeCounts, showExample, type ShowOptions } from "./preflight.ts";
+export { prepare } from "./prepare.ts";
+export { alpacaPrompt } from "./render.ts";
+export { selectRows } from "./rows.ts";

@@ -1,0 +1,64 @@
+/** What is shown before the first step: counts, and an example as the model will see it. @module */
+import type { Tokenizer } from "../tokenizer/mod.ts";
+import type { Counts, Row } from "./types.ts";
+
+/** How an example is shown. */
+export interface ShowOptions {
+  /** Trained tokens in colour (ANSI) instead of brackets. Default false. */
+  color?: boolean;
+  /** Tokens shown at most; the middle is left out. Default 400. */
+  limit?: number;
+}
+
+const number = (n: number): string => n.toString().replace(/\B(?=(\d{3})+$)/g, ",");
+
+/** The counts as lines to print; what is zero and would be bad news is left out. */
+export function describeCounts(c: Counts): string[] {
+  const share = c.tokens > 0 ? ` (${(100 * c.trainedTokens / c.tokens).toFixed(1)}%)` : "";
+  const lines = [
+    `Rows ${number(c.rows)} from ${number(c.records)} records; tokens ${number(c.tokens)}, trained ${
+      number(c.trainedTokens)
+    }${share}`,
+  ];
+  if (c.truncatedRows) {
+    lines.push(
+      `Cut at the right: ${number(c.truncatedRows)} rows, ${
+        number(c.truncatedTokens)
+      } tokens lost; the longest row has ${number(c.longest)}`,
+    );
+  }
+  if (c.dropped) lines.push(`Dropped: ${number(c.dropped)} rows without a trained token`);
+  if (c.badRows) lines.push(`Broken records left out: ${number(c.badRows)}`);
+  return lines;
+}
+
+/**
+ * A row as the model sees it: every token by itself, trained ones in [brackets] or in colour. Bytes that are no character by
+ * themselves show as they stand in the vocabulary, line ends as ⏎ and a line end.
+ */
+export function showExample(row: Row, tokenizer: Tokenizer, o: ShowOptions = {}): string {
+  const { color = false, limit = 400 } = o, n = row.ids.length;
+  const head = n > limit ? Math.ceil(limit / 2) : n, tail = n > limit ? n - Math.floor(limit / 2) : n;
+  let text = "", lit = false;
+  const token = (i: number): string => {
+    const trained = row.weights[i] === 1;
+    const piece = visible(tokenizer, row.ids[i]!);
+    if (!color) return trained ? `[${piece}]` : piece;
+    const change = trained === lit ? "" : trained ? "\x1b[32m" : "\x1b[0m";
+    lit = trained;
+    return change + piece;
+  };
+  for (let i = 0; i < head; i++) text += token(i);
+  if (tail > head) text += `${lit ? "\x1b[0m" : ""} … ${number(tail - head)} tokens … ${lit ? "\x1b[32m" : ""}`;
+  for (let i = tail; i < n; i++) text += token(i);
+  return text + (lit ? "\x1b[0m" : "");
+}
+
+function visible(tokenizer: Tokenizer, id: number): string {
+  const piece = tokenizer.piece(id), text = tokenizer.decode([id]);
+  // SentencePiece drops the space before a text's first word, so a piece alone would lose it.
+  const shown = text.includes("\ufffd") ? piece : piece.startsWith("▁") && !text.startsWith(" ") ? ` ${text}` : text;
+  // Control characters but tabs and line ends would move the cursor.
+  // deno-lint-ignore no-control-regex
+  return shown.replace(/[\x00-\x08\x0b-\x1f\x7f]/g, "·").replaceAll("\n", "⏎\n");
+}
