@@ -14,14 +14,17 @@ export interface EngineParts {
   eos: readonly number[];
   /** Requests that may wait while all slots run. */
   waiting: number;
+  /** See QueueOptions. */
+  poll?(): void;
 }
 
 /** An engine that computes where it is called: between two steps the thread does other things, during one it does not. */
-export function createEngine({ model, tokenizer, runner, eos, waiting }: EngineParts): Engine {
+export function createEngine({ model, tokenizer, runner, eos, waiting, poll }: EngineParts): Engine {
   const queue = new RequestQueue(runner, {
     tokenizer,
     eos: [...new Set([...eos, ...tokenizer.eos])],
     limit: runner.slots + waiting,
+    poll,
   });
   return {
     model,

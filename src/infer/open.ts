@@ -38,9 +38,12 @@ export interface EngineContext {
   /** Gets sentences worth printing. */
   note?(sentence: string): void;
   onProgress?(bytes: number, total: number): void;
+  /** Called before each step of generation. */
+  poll?(): void;
 }
 
-const DEFAULTS = { slots: 4, waiting: 64, contextLength: 2048 };
+/** What options leave open. */
+export const DEFAULTS = { slots: 4, waiting: 64, contextLength: 2048 };
 
 /**
  * Loads a model for answering in this thread.
@@ -80,6 +83,7 @@ export async function openEngine(o: EngineOptions, context: EngineContext): Prom
       runner,
       eos: source.config.eos,
       waiting: o.waiting ?? DEFAULTS.waiting,
+      poll: context.poll,
     });
     return closingWith(engine, model, be);
   } catch (e) {
