@@ -5,6 +5,7 @@
  */
 import { ConfigError, DataError } from "../core/errors.ts";
 import { type Format, formatNamed, FORMATS } from "./formats/mod.ts";
+import { fillPlaceholders, findPlaceholders } from "./placeholders.ts";
 import { type Files, findFiles, type RawRecord, readRecords, recordOf } from "./read/mod.ts";
 import type { Dataset, DatasetOptions, Example, FormatName } from "./types.ts";
 
@@ -18,6 +19,8 @@ interface Scan {
   /** How many records have each key. */
   keys: Map<string, number>;
   kept: RawRecord[] | null;
+  /** Placeholders without a value, with how many records have them. */
+  placeholders: Map<string, number>;
 }
 
 /**
@@ -63,11 +66,14 @@ function refuseBad(record: { file: string; line: number }, why: string): DataErr
 }
 
 async function scanRecords(records: AnyIterable<RawRecord>, o: DatasetOptions, keep: boolean): Promise<Scan> {
-  const scan: Scan = { records: 0, bad: 0, keys: new Map(), kept: keep ? [] : null };
+  const scan: Scan = { records: 0, bad: 0, keys: new Map(), kept: keep ? [] : null, placeholders: new Map() };
   for await (const record of records) {
     if (record.value) {
       scan.records++;
       for (const key of Object.keys(record.value)) scan.keys.set(key, (scan.keys.get(key) ?? 0) + 1);
+      for (const name of findPlaceholders(record.value)) {
+        if (!Object.hasOwn(o.fill ?? {}, name)) scan.placeholders.set(name, (scan.placeholders.get(name) ?? 0) + 1);
+      }
       scan.kept?.push(record);
       if (scan.records === o.limit) break;
     } else if (o.skipBadRows) scan.bad++;
@@ -133,14 +139,27 @@ class OpenDataset implements Dataset {
   #scanBad: number;
   #formatBad = 0;
 
+  readonly source: string;
+  private readonly reader: Format;
+  private readonly scan: Scan;
+  private readonly files: Files | null;
+  private readonly options: DatasetOptions;
+  private readonly open: () => AnyIterable<RawRecord>;
+
   constructor(
-    readonly source: string,
-    private readonly reader: Format,
-    private readonly scan: Scan,
-    private readonly files: Files | null,
-    private readonly options: DatasetOptions,
-    private readonly open: () => AnyIterable<RawRecord>,
+    source: string,
+    reader: Format,
+    scan: Scan,
+    files: Files | null,
+    options: DatasetOptions,
+    open: () => AnyIterable<RawRecord>,
   ) {
+    this.source = source;
+    this.reader = reader;
+    this.scan = scan;
+    this.files = files;
+    this.options = options;
+    this.open = open;
     this.format = reader.name;
     this.records = scan.records;
     this.#scanBad = scan.bad;
@@ -158,6 +177,9 @@ class OpenDataset implements Dataset {
     const notes = [`Dataset ${this.source}: ${what}; ${scan.records} ${files?.raw ? "texts" : "records"}${many}`];
     if (mapped.length) notes.push(`Columns mapped: ${mapped.join(", ")}`);
     if (files?.leftOut.length) notes.push(`Not read: ${files.leftOut.join(", ")}`);
+    // One record with braces is code; when a tenth have the same ones, they wait to be filled in.
+    const open = [...scan.placeholders].filter(([, n]) => n >= scan.records / 10).map(([name]) => `{{${name}}}`);
+    if (open.length) notes.push(`Placeholders left as they are: ${open.join(", ")}; give values to fill them in`);
     if (scan.bad) notes.push(`Broken records left out: ${scan.bad}`);
     return notes;
   }
@@ -193,6 +215,7 @@ class OpenDataset implements Dataset {
   }
 
   #mapped(value: Record<string, unknown>): Record<string, unknown> {
+    if (this.options.fill) value = fillPlaceholders(value, this.options.fill);
     const columns = Object.entries(this.options.columns ?? {});
     if (columns.length === 0) return value;
     return { ...value, ...Object.fromEntries(columns.map(([our, their]) => [our, value[their]])) };

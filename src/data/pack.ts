@@ -29,7 +29,10 @@ class RoomTree {
   #leaves = 1;
   #max: number[];
 
-  constructor(private readonly capacity: number) {
+  private readonly capacity: number;
+
+  constructor(capacity: number) {
+    this.capacity = capacity;
     this.#max = [0, capacity];
   }
 

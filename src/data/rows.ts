@@ -44,7 +44,11 @@ export class RowStore implements Rows {
   #held = 0;
   #file: { fd: number; folder: string; written: number; at: Map<number, number> } | null = null;
 
-  constructor(private readonly memory: number = MEMORY) {}
+  private readonly memory: number;
+
+  constructor(memory: number = MEMORY) {
+    this.memory = memory;
+  }
 
   get length(): number {
     return this.#tokens.length;

@@ -35,7 +35,10 @@ class FileSource implements ByteSource {
   readonly size: number;
   #fd: number;
 
-  constructor(readonly name: string) {
+  readonly name: string;
+
+  constructor(name: string) {
+    this.name = name;
     this.#fd = openSync(name, "r");
     this.size = fstatSync(this.#fd).size;
   }

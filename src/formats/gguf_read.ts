@@ -35,7 +35,11 @@ class Cursor {
   #from = 0;
   #utf8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
 
-  constructor(readonly source: ByteSource) {}
+  readonly source: ByteSource;
+
+  constructor(source: ByteSource) {
+    this.source = source;
+  }
 
   /** A FormatError at the place where reading stands. */
   refuse(why: string, at = this.at): FormatError {

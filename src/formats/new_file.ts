@@ -14,8 +14,11 @@ export class NewFile {
   readonly #temporary: string;
   #fd: number;
 
+  readonly path: string;
+
   /** @throws the error of node:fs when the folder is missing or not writable */
-  constructor(readonly path: string) {
+  constructor(path: string) {
+    this.path = path;
     this.#temporary = `${path}.${process.pid}.tmp`;
     this.#fd = openSync(this.#temporary, "w");
   }

@@ -30,7 +30,11 @@ export interface AttentionParts {
 
 /** out = o(attend(rope(norm(q)), rope(norm(k)), v)). */
 export class Attention implements Module {
-  constructor(readonly parts: AttentionParts) {}
+  readonly parts: AttentionParts;
+
+  constructor(parts: AttentionParts) {
+    this.parts = parts;
+  }
 
   forward(out: Tensor, /*[N,D]*/ x: Tensor, /*[N,D]*/ run: Run): void {
     const { arena, be } = run, { heads, kvHeads, headDim, opts, layer } = this.parts, [n] = x.shape;

@@ -5,8 +5,16 @@ import type { Norm } from "./norm.ts";
 
 /** A mixer with its norms: x + post(mixer(pre(x))). A block is two of these. */
 export class Residual {
+  readonly pre: Norm;
+  readonly mixer: Module;
+  readonly post: Norm | null;
+
   /** @param post gemma 2 and 3; null elsewhere */
-  constructor(readonly pre: Norm, readonly mixer: Module, readonly post: Norm | null) {}
+  constructor(pre: Norm, mixer: Module, post: Norm | null) {
+    this.pre = pre;
+    this.mixer = mixer;
+    this.post = post;
+  }
 
   /**
    * out = x + post(mixer(pre(x))). `out` may be `x`, and then nothing may be kept.
@@ -45,7 +53,13 @@ export class Residual {
 
 /** One layer of the decoder. */
 export class Block {
-  constructor(readonly attention: Residual, readonly mlp: Residual) {}
+  readonly attention: Residual;
+  readonly mlp: Residual;
+
+  constructor(attention: Residual, mlp: Residual) {
+    this.attention = attention;
+    this.mlp = mlp;
+  }
 
   /**
    * @returns the layer's output: new memory when the run keeps, else `x` itself, rewritten

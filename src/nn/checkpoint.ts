@@ -10,7 +10,11 @@ import { withKeep } from "./run.ts";
 
 /** A block that keeps only its input. */
 export class Checkpointed {
-  constructor(readonly block: Block) {}
+  readonly block: Block;
+
+  constructor(block: Block) {
+    this.block = block;
+  }
 
   forward(x: Tensor, /*[N,D]*/ run: Run): Tensor {
     if (!run.keep) return this.block.forward(x, run);

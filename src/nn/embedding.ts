@@ -4,7 +4,13 @@ import { type Run, type Slot, valueOf } from "./module.ts";
 
 /** out[n] = scale·table[ids[n]]. */
 export class Embedding {
-  constructor(readonly table: Slot, /*[V,D]*/ readonly scale: number) {}
+  readonly table: Slot /*[V,D]*/;
+  readonly scale: number;
+
+  constructor(table: Slot, scale: number) {
+    this.table = table;
+    this.scale = scale;
+  }
 
   forward(out: Tensor, /*[N,D]*/ ids: Tensor, /*i32 [N]*/ run: Run): void {
     run.be.embed(out, valueOf(this.table, run), ids, this.scale);

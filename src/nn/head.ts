@@ -24,7 +24,15 @@ export interface LossInput {
 
 /** Hidden states to logits, and to loss and gradient. */
 export class Head {
-  constructor(readonly linear: Linear, /*[V,D]*/ readonly vocab: number, readonly softcap: number) {}
+  readonly linear: Linear /*[V,D]*/;
+  readonly vocab: number;
+  readonly softcap: number;
+
+  constructor(linear: Linear, vocab: number, softcap: number) {
+    this.linear = linear;
+    this.vocab = vocab;
+    this.softcap = softcap;
+  }
 
   /** Raw logits, before the soft cap (`softcapLogits`). */
   logits(out: Tensor, /*[M,V]*/ hidden: Tensor, /*[M,D]*/ run: Run): void {

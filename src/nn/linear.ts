@@ -23,17 +23,23 @@ export type Pending =
 
 /** y_i = x·W_iᵀ + b_i (+ adapter), for each part i of the rows. */
 export class Linear {
+  readonly name: string;
+  readonly weight: Slot /*[O,I]*/;
+  readonly bias: Slot /*[O]*/ | null;
+  readonly parts: readonly number[];
+  readonly lora: Lora | null;
+
   /**
    * @param name transformers' module name, e.g. `model.layers.0.self_attn.q_proj`
    * @param parts widths of the outputs; they sum to O
    */
-  constructor(
-    readonly name: string,
-    readonly weight: Slot, /*[O,I]*/
-    readonly bias: Slot /*[O]*/ | null,
-    readonly parts: readonly number[],
-    readonly lora: Lora | null,
-  ) {}
+  constructor(name: string, weight: Slot, bias: Slot /*[O]*/ | null, parts: readonly number[], lora: Lora | null) {
+    this.name = name;
+    this.weight = weight;
+    this.bias = bias;
+    this.parts = parts;
+    this.lora = lora;
+  }
 
   /** Places what `forward` keeps, so that the caller can put temporaries above it. `n` rows. */
   reserve(n: number, run: Run): Kept {

@@ -6,12 +6,17 @@ import type { Module, Run } from "./module.ts";
 
 /** gate and up are two linears, or one fused linear of two parts. */
 export class Mlp implements Module {
-  constructor(
-    readonly inputs: readonly Linear[],
-    readonly down: Linear,
-    readonly ffn: number,
-    readonly act: Act,
-  ) {}
+  readonly inputs: readonly Linear[];
+  readonly down: Linear;
+  readonly ffn: number;
+  readonly act: Act;
+
+  constructor(inputs: readonly Linear[], down: Linear, ffn: number, act: Act) {
+    this.inputs = inputs;
+    this.down = down;
+    this.ffn = ffn;
+    this.act = act;
+  }
 
   /** Keeps x, gate and up; act(gate)·up is made again in the backward. */
   forward(out: Tensor, /*[N,D]*/ x: Tensor, /*[N,D]*/ run: Run): void {

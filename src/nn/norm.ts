@@ -5,7 +5,15 @@ import { type Module, type Run, type Slot, valueOf } from "./module.ts";
 
 /** out = norm(x)·w (+ b). backward adds (+=) to dx, the residual stream's gradient. */
 export class Norm implements Module {
-  constructor(readonly w: Slot, /*[D]*/ readonly b: Slot | null, readonly opts: NormOpts) {}
+  readonly w: Slot /*[D]*/;
+  readonly b: Slot | null;
+  readonly opts: NormOpts;
+
+  constructor(w: Slot, b: Slot | null, opts: NormOpts) {
+    this.w = w;
+    this.b = b;
+    this.opts = opts;
+  }
 
   forward(out: Tensor, /*[..,D]*/ x: Tensor, /*[..,D]*/ run: Run): void {
     const stat = run.arena.tensor("f32", rowsOf(x), 2);

@@ -32,15 +32,14 @@ export class Params {
   readonly #byName = new Map<string, Param>();
   readonly slabs: readonly Slab[];
 
+  private readonly be: Backend;
+
   /**
    * Allocates values and gradients, both zero.
    * @param groupOf puts parameters that share a learning rate and a weight decay together; default: one group
    */
-  constructor(
-    private readonly be: Backend,
-    specs: readonly ParamSpec[],
-    groupOf: (name: string) => string = () => "main",
-  ) {
+  constructor(be: Backend, specs: readonly ParamSpec[], groupOf: (name: string) => string = () => "main") {
+    this.be = be;
     const groups = new Map<string, ParamSpec[]>();
     for (const s of specs) {
       const g = groupOf(s.name);

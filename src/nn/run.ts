@@ -32,7 +32,10 @@ class PassRun implements Run {
   readonly adapters: boolean;
   #stack: { owner: object; tensors: Tensor[] }[] = [];
 
-  constructor(init: RunInit, readonly keep: boolean) {
+  readonly keep: boolean;
+
+  constructor(init: RunInit, keep: boolean) {
+    this.keep = keep;
     this.be = init.be;
     this.arena = init.arena;
     this.pos = init.pos;

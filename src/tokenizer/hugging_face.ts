@@ -44,7 +44,10 @@ export class HuggingFaceTokenizer implements Tokenizer {
   #library: Library;
   #chat: ChatRenderer;
 
-  constructor(private readonly parts: Parts, library?: Library) {
+  private readonly parts: Parts;
+
+  constructor(parts: Parts, library?: Library) {
+    this.parts = parts;
     this.size = parts.size;
     this.bos = parts.bos;
     this.eos = parts.eos;

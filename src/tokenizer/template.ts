@@ -24,11 +24,15 @@ const MARKUP = /\|\s*(safe|e|escape|forceescape)\s*[+~]/;
 export class ChatRenderer {
   #parsed = new Map<string, Template>();
 
-  constructor(
-    readonly sources: TemplateSources | null,
-    private readonly specials: SpecialTexts,
-    private readonly source: string,
-  ) {}
+  readonly sources: TemplateSources | null;
+  private readonly specials: SpecialTexts;
+  private readonly source: string;
+
+  constructor(sources: TemplateSources | null, specials: SpecialTexts, source: string) {
+    this.sources = sources;
+    this.specials = specials;
+    this.source = source;
+  }
 
   #parse(text: string): Template {
     let parsed = this.#parsed.get(text);

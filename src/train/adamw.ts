@@ -26,12 +26,14 @@ export class AdamW implements Optimizer {
   readonly params: readonly Param[];
   readonly #groups: { slab: Slab; m: Tensor; v: Tensor; hyper: Tensor }[];
 
-  constructor(
-    private readonly be: Backend,
-    params: Params,
-    private readonly o: OptimOptions,
-    private readonly factors: GroupTable = {},
-  ) {
+  private readonly be: Backend;
+  private readonly o: OptimOptions;
+  private readonly factors: GroupTable;
+
+  constructor(be: Backend, params: Params, o: OptimOptions, factors: GroupTable = {}) {
+    this.be = be;
+    this.o = o;
+    this.factors = factors;
     this.params = params.list;
     const zeros = (n: number): Tensor => {
       const t: Tensor = { handle: be.alloc(n * 4), byteOffset: 0, dtype: "f32", shape: [n] };

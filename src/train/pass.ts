@@ -48,13 +48,15 @@ export class Pass {
   readonly #seed: Tensor /* i32 [2] */;
   readonly #chunk: number;
 
+  private readonly be: Backend;
+  private readonly decoder: Decoder;
+  private readonly o: PassOptions;
+
   /** @param arenaBytes bytes of activations; `planArena` finds them */
-  constructor(
-    private readonly be: Backend,
-    private readonly decoder: Decoder,
-    private readonly o: PassOptions,
-    arenaBytes: number,
-  ) {
+  constructor(be: Backend, decoder: Decoder, o: PassOptions, arenaBytes: number) {
+    this.be = be;
+    this.decoder = decoder;
+    this.o = o;
     const { maxTokens: n, maxSequences: s } = o;
     this.#arenaInputs = new Arena(be, inputBytes(o));
     const place = (dtype: "i32" | "f32", size: number) => this.#arenaInputs.tensor(dtype, size);

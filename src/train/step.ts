@@ -53,11 +53,16 @@ export class Stepper {
   readonly #graphs = new Map<string, Graph | null>();
   #sumSq: Tensor;
 
+  readonly model: Model;
+  readonly optimizer: Optimizer | null;
+
   /**
    * @param optimizer null: evaluation only
    * @throws {MemoryError} when the activations do not fit
    */
-  constructor(readonly model: Model, readonly optimizer: Optimizer | null, o: PassOptions) {
+  constructor(model: Model, optimizer: Optimizer | null, o: PassOptions) {
+    this.model = model;
+    this.optimizer = optimizer;
     const { be, decoder } = model;
     this.pass = new Pass(be, decoder, o, planArena(model, o));
     this.#sumSq = { handle: be.alloc(4), byteOffset: 0, dtype: "f32", shape: [1] };

@@ -80,7 +80,13 @@ class Count implements Tally {
   equal = 0;
   of = 0;
   misses: string[] = [];
-  constructor(readonly name: string, readonly kind: Tally["kind"]) {}
+  readonly name: string;
+  readonly kind: Tally["kind"];
+
+  constructor(name: string, kind: Tally["kind"]) {
+    this.name = name;
+    this.kind = kind;
+  }
 
   add(input: string, got: unknown, want: unknown): void {
     this.of++;

@@ -24,8 +24,11 @@ export class HubServer {
   #uploads = new Map<string, Uint8Array>();
   url = "";
 
+  private readonly repos: Record<string, Files>;
+
   /** @param repos by `models/org/name` or `datasets/org/name` */
-  constructor(private readonly repos: Record<string, Files>) {
+  constructor(repos: Record<string, Files>) {
+    this.repos = repos;
     this.#server = createServer((request, response) => {
       this.#answer(request, response).catch((e) => response.destroy(e));
     });

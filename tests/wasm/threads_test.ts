@@ -22,7 +22,11 @@ afterAll(() => Object.values(BACKENDS).forEach((be) => be.close()));
 class Maker {
   readonly outputs: Tensor[] = [];
   #seed = 0;
-  constructor(readonly be: Backend) {}
+  readonly be: Backend;
+
+  constructor(be: Backend) {
+    this.be = be;
+  }
   #make(dtype: DType, shape: number[], values: Float64Array | number): Tensor {
     const n = shape.reduce((a, b) => a * b, 1);
     const stored = typeof values === "number" ? randomAs(dtype, n, ++this.#seed, values) : storeAs(dtype, values);
