@@ -31,9 +31,11 @@ export function defaultCache(): string {
 
 /** One repository's part of the cache. */
 export class RepoCache {
+  readonly repo: string;
   readonly dir: string;
 
-  constructor(cache: string, kind: RepoKind, readonly repo: string) {
+  constructor(cache: string, kind: RepoKind, repo: string) {
+    this.repo = repo;
     this.dir = join(cache, [`${kind}s`, ...repo.split("/")].join("--"));
   }
 

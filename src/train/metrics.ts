@@ -57,16 +57,19 @@ export class Meter {
   #seconds = 0;
   #tokens = 0;
   #last: StepMetrics | null = null;
+  #trainedTokens: number;
 
   /** @param trainedTokens tokens trained before (a resumed run) */
-  constructor(private trainedTokens = 0) {}
+  constructor(trainedTokens = 0) {
+    this.#trainedTokens = trainedTokens;
+  }
 
   /** Adds one step; `tokens` are all its tokens, trained or not, without padding. */
   add(m: StepMetrics, tokens: number): void {
     this.#losses.push(m.loss);
     this.#seconds += m.seconds;
     this.#tokens += tokens;
-    this.trainedTokens += m.tokens;
+    this.#trainedTokens += m.tokens;
     this.#last = m;
   }
 
@@ -82,7 +85,7 @@ export class Meter {
       lr: last.lr,
       stepsPerSecond: steps / seconds,
       tokensPerSecond: this.#tokens / seconds,
-      trainedTokens: this.trainedTokens,
+      trainedTokens: this.#trainedTokens,
       peakBytes,
       epoch,
     };
@@ -95,11 +98,14 @@ export class Meter {
 
 /** metrics.jsonl: one object a line, `{"step":1,"loss":…}` for a step, `{"step":1,"evalLoss":…}` for an evaluation. */
 export class MetricsFile {
+  readonly path: string;
+
   /**
    * Starts the file, or continues it after `step`: lines of later steps, which a killed run left, are dropped.
    * @param step 0 for a new run
    */
-  constructor(readonly path: string, step = 0) {
+  constructor(path: string, step = 0) {
+    this.path = path;
     writeFileSync(path, readMetrics(path).filter((m) => step > 0 && m.step <= step).map(line).join(""));
   }
 

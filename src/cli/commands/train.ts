@@ -1,0 +1,99 @@
+/** `train`: data to rows, preflight, samples, the run, samples, adapter, export. @module */
+import { writeFileSync } from "node:fs";
+import { join } from "node:path";
+import type { Backend } from "../../core/backend.ts";
+import { loadModel, type Model } from "../../models/mod.ts";
+import { train } from "../../train/mod.ts";
+import { type CliContext, openBackend } from "../context.ts";
+import { writeConfig } from "../config_file.ts";
+import { checkWritable, showPlan } from "../preflight.ts";
+import { finishRun } from "../finish.ts";
+import { runReport } from "../run_report.ts";
+import { answerSamples, type Sample, type SamplePrompt, samplePrompts, showSamples } from "../samples.ts";
+import type { Settings } from "../settings.ts";
+import { bytesText } from "../terminal.ts";
+import { setUp, type TrainSetup } from "../train_setup.ts";
+import { checkExport } from "../export_plan.ts";
+
+/** Runs the command. */
+export async function run(settings: Settings, context: CliContext): Promise<number> {
+  const { config } = settings, { terminal } = context;
+  if (settings.preset === "embedded") {
+    terminal.out(
+      "Neither --model_name nor --dataset was given: training the embedded model on the embedded instructions",
+    );
+  }
+  if (!settings.given.has("optim")) {
+    terminal.note(
+      `Optimiser ${config.optim} (unsloth-cli.py's adamw_8bit does not exist here yet; the update is the same)`,
+    );
+  }
+  const be = await openBackend(settings, context);
+  let setup: TrainSetup | null = null;
+  try {
+    setup = await setUp(settings, be, context);
+    checkExport(setup.source, config);
+    for (const flag of ["output_dir", "save_path"] as const) {
+      const acts = flag === "output_dir" || config.save_model || config.save_gguf;
+      if (acts) checkWritable(flag, config[flag], !config.dry_run);
+    }
+    showPlan(setup, config, be, terminal);
+    terminal.out("Data is formatted and ready!");
+    if (config.dry_run) {
+      terminal.out("");
+      terminal.out(writeConfig(config, "train").trimEnd());
+      return 0;
+    }
+    return await trainAndSave(settings, setup, be, context);
+  } finally {
+    setup?.source.close();
+    setup?.run.rows.close();
+    setup?.run.heldOut?.close();
+    be.close();
+  }
+}
+
+async function trainAndSave(settings: Settings, setup: TrainSetup, be: Backend, context: CliContext): Promise<number> {
+  const { config } = settings, { terminal, signal } = context, { source, tokenizer, lora, checkpoint } = setup;
+  writeFileSync(join(config.output_dir, "config.yaml"), writeConfig(config, "train"));
+  terminal.note("Loading pretrained model");
+  const model = await loadModel(source, {
+    ...{ backend: be, lora, checkpoint, maxLength: setup.run.feed.packTo ?? config.max_seq_length },
+    note: (sentence) => terminal.note(sentence),
+    onProgress: (done, total) =>
+      terminal.status(done < total ? `Loading ${bytesText(done)} of ${bytesText(total)}` : ""),
+  });
+  try {
+    const prompts = samplePrompts(setup.run.heldOut ?? setup.run.rows, tokenizer, config.samples);
+    const before = await answerSamples(model, tokenizer, prompts, signal);
+    signal.addEventListener("abort", () => {
+      terminal.note("Stopping after this step; press Ctrl-C again to leave at once");
+    }, { once: true });
+    terminal.out(`Starting training..., iters: ${setup.run.optim.totalSteps}`);
+    const result = await train({ ...setup.run, model, on: runReport(terminal) });
+    terminal.status("");
+    if (result.ended === "interrupted") {
+      terminal.out(`Stopped after step ${result.steps}; the same command with --resume goes on from there`);
+      return 130;
+    }
+    await compareSamples(model, setup, prompts, before, context);
+    return await finishRun(config, setup, model, result, context);
+  } finally {
+    model.close();
+  }
+}
+
+async function compareSamples(
+  model: Model,
+  { tokenizer, run }: TrainSetup,
+  prompts: readonly SamplePrompt[],
+  before: readonly Sample[],
+  { terminal, signal }: CliContext,
+): Promise<void> {
+  if (prompts.length === 0) return;
+  const after = await answerSamples(model, tokenizer, prompts, signal);
+  terminal.out("");
+  terminal.out(run.heldOut ? "Held-out prompts, before and after:" : "Prompts of the training data, before and after:");
+  showSamples(prompts, before, after, terminal);
+  terminal.out("");
+}

@@ -1,0 +1,101 @@
+/**
+ * Settings that cannot act: each is refused by name with the way out, never ignored. Here is what the settings alone
+ * tell; what needs the model, the data or the backend is refused by preflight.
+ * @module
+ */
+import { ConfigError } from "../core/errors.ts";
+import type { Config, OptionName } from "./config.ts";
+import type { Settings } from "./settings.ts";
+
+/** A reason, or null when there is none. */
+type Rule = (c: Config, given: ReadonlySet<OptionName>) => string | null;
+
+const REPORTERS = ["tensorboard", "none"];
+
+/** Acts only together with another setting. */
+function needs(name: OptionName, what: string, holds: (c: Config) => boolean): Rule {
+  return (c, given) => given.has(name) && !holds(c) ? `Cannot use --${name}: it acts only with ${what}` : null;
+}
+
+/** Two settings that say the same thing. */
+function excludes(a: OptionName, b: OptionName): Rule {
+  return (_, given) => given.has(a) && given.has(b) ? `Cannot use --${a} with --${b}: each replaces the other` : null;
+}
+
+const TRAIN_RULES: readonly Rule[] = [
+  (c) =>
+    REPORTERS.includes(c.report_to)
+      ? null
+      : `Cannot report to ${c.report_to}: --report_to takes tensorboard or none here; ` +
+        `every step is in ${c.output_dir}/metrics.jsonl, which its own tools can import`,
+  (c) =>
+    c.optim === "adamw_8bit"
+      ? "Cannot use --optim adamw_8bit: there is no 8-bit AdamW here yet; adamw_torch computes the same update with more memory"
+      : null,
+  (c) =>
+    c.load_in_4bit
+      ? "Cannot use --load_in_4bit: weights are not quantised at load here; a GGUF of type Q4_0 or Q4_1 is 4-bit as it lies"
+      : null,
+  (c) =>
+    c.loftq_config !== null
+      ? "Cannot use --loftq_config: LoftQ needs init_lora_weights, which unsloth-cli.py cannot set either; leave it out"
+      : null,
+  (c) =>
+    c.adaptive_rank ? "Cannot use --adaptive_rank: it is not built yet; --r and --layers choose ranks by hand" : null,
+  (c) =>
+    c.save_method === "merged_4bit" && c.save_model
+      ? "Cannot use --save_method merged_4bit: merged safetensors are 16-bit here; --save_gguf --quantization q4_0 is 4-bit"
+      : null,
+  excludes("max_steps", "num_train_epochs"),
+  excludes("dataset", "raw_text_file"),
+  excludes("eval_file", "eval_split"),
+  (c, given) =>
+    given.has("train_on_inputs") && given.has("train_on_responses_only") &&
+      c.train_on_inputs === c.train_on_responses_only
+      ? "Cannot use --train_on_inputs with --train_on_responses_only: each is the other's opposite"
+      : null,
+  needs("response_turns", "--train_on_responses_only", (c) => c.train_on_responses_only),
+  needs("chunk_size", "--raw_text_file", (c) => c.raw_text_file !== null),
+  needs("stride", "--raw_text_file", (c) => c.raw_text_file !== null),
+  needs("columns", "--dataset", (c) => c.raw_text_file === null),
+  needs("per_device_eval_batch_size", "--eval_file or --eval_split", hasEval),
+  needs("eval_steps", "--eval_file or --eval_split", hasEval),
+  needs("early_stopping_patience", "--eval_file or --eval_split", (c) => c.early_stopping_patience === 0 || hasEval(c)),
+  (c) =>
+    c.early_stopping_patience > 0 && c.eval_steps === 0
+      ? "Cannot use --early_stopping_patience: it acts only with --eval_steps"
+      : null,
+  needs("save_method", "--save_model", (c) => c.save_model),
+  needs("save_path", "--save_model or --save_gguf", (c) => c.save_model || c.save_gguf || c.push_gguf),
+  needs("quantization", "--save_gguf", (c) => c.save_gguf || c.push_gguf),
+  needs("push_model", "--save_model", (c) => !c.push_model || c.save_model),
+  needs("push_gguf", "--save_gguf", (c) => !c.push_gguf || c.save_gguf),
+  needs("hub_path", "--push_model or --push_gguf", (c) => c.push_model || c.push_gguf),
+  (c) =>
+    (c.push_model || c.push_gguf) && c.hub_path === "hf/model"
+      ? "Cannot push: name the repository with --hub_path org/name"
+      : null,
+  needs("group_by_length", "rows that are not packed (--no_packing)", (c) => !(c.packing && c.group_by_length)),
+  (c) =>
+    c.stride >= c.chunk_size && c.raw_text_file !== null
+      ? `Cannot use --stride ${c.stride}: it must be less than --chunk_size ${c.chunk_size}`
+      : null,
+];
+
+const ANY_RULES: readonly Rule[] = [
+  needs("num_threads", "--backend wasm or auto", (c) => c.backend === "auto" || c.backend === "wasm"),
+];
+
+function hasEval(c: Config): boolean {
+  return c.eval_file !== null || c.eval_split > 0 || c.dataset === "embedded";
+}
+
+/**
+ * Holds the settings against every rule.
+ * @throws {ConfigError} with all reasons
+ */
+export function refuse({ command, config, given }: Settings): void {
+  const rules = command === "train" ? [...TRAIN_RULES, ...ANY_RULES] : ANY_RULES;
+  const reasons = rules.map((rule) => rule(config, given)).filter((r) => r !== null);
+  if (reasons.length > 0) throw new ConfigError(reasons.join("\n       "));
+}

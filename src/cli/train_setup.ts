@@ -1,0 +1,265 @@
+/**
+ * From settings to all a run needs, without loading a weight: model files, tokenizer, rows, what is trained, how much
+ * memory it takes. What cannot work is refused here, before anything slow begins.
+ * @module
+ */
+import { existsSync, readFileSync } from "node:fs";
+import type { Backend } from "../core/backend.ts";
+import { ConfigError, MemoryError } from "../core/errors.ts";
+import {
+  type Counts,
+  type Dataset,
+  openDataset,
+  prepare,
+  type PrepareOptions,
+  type Rows,
+  splitRows,
+} from "../data/mod.ts";
+import { type LoraOptions, type ModelSource, openModel } from "../models/mod.ts";
+import { loadTokenizer, type Tokenizer, withTemplate } from "../tokenizer/mod.ts";
+import { passOptions, stepsPerEpoch, type TrainRun } from "../train/mod.ts";
+import { type MemoryPlan, planMemory } from "../train/plan.ts";
+import type { OptimOptions } from "../train/types.ts";
+import type { Config } from "./config.ts";
+import type { CliContext } from "./context.ts";
+import { findDataset, findModel, type FoundModel } from "./find_model.ts";
+import { embeddedFile } from "./assets.ts";
+import type { Settings } from "./settings.ts";
+import { bytesText } from "./terminal.ts";
+
+/** Everything known before the weights are read. */
+export interface TrainSetup {
+  readonly found: FoundModel;
+  readonly source: ModelSource;
+  readonly tokenizer: Tokenizer;
+  readonly dataset: Dataset;
+  readonly counts: Counts;
+  /** Sentences to print about the data. */
+  readonly notes: readonly string[];
+  readonly lora: LoraOptions;
+  /** The run but for the loaded model. */
+  readonly run: Omit<TrainRun, "model">;
+  readonly stepsPerEpoch: number;
+  /** Whether blocks are recomputed in the backward. */
+  readonly checkpoint: boolean;
+  readonly memory: MemoryPlan;
+}
+
+/** Opens and plans. The caller closes `source` and the rows. */
+export async function setUp({ config, given }: Settings, be: Backend, context: CliContext): Promise<TrainSetup> {
+  const found = await findModel(config, context);
+  if (found.adapter) {
+    throw new ConfigError(`Cannot train ${found.name}: it is an adapter; train its base, or go on with --resume`);
+  }
+  const source = openModel(found.path), tokenizer = chooseTemplate(loadTokenizer(found.path), config);
+  if (given.has("max_seq_length")) checkLength(config, source);
+  const data = await loadData(config, tokenizer, source, context);
+  const lora = loraOptions(config, source, found.name);
+  const rows = { rows: data.rows, heldOut: data.heldOut };
+  const feed = {
+    batchSize: config.per_device_train_batch_size,
+    packTo: config.packing ? config.max_seq_length : null,
+    groupByLength: config.group_by_length,
+    seed: config.seed,
+    accumulation: config.gradient_accumulation_steps,
+  };
+  const perEpoch = stepsPerEpoch(data.rows, feed);
+  const steps = config.num_train_epochs === null
+    ? config.max_steps
+    : Math.max(1, Math.ceil(config.num_train_epochs * perEpoch));
+  const run = {
+    ...{ ...rows, feed, optim: optimOptions(config, steps), smoothing: config.label_smoothing_factor },
+    ...{ evalBatchSize: config.per_device_eval_batch_size, evalEvery: config.eval_steps },
+    ...{ patience: config.early_stopping_patience, logEvery: config.logging_steps, dir: config.output_dir },
+    ...{ saveEvery: config.save_steps, keep: config.save_total_limit, resume: config.resume },
+    ...{ tensorboard: config.report_to === "tensorboard", settings: fingerprint(config, found, data.counts, steps) },
+    signal: context.signal,
+  };
+  const { checkpoint, memory } = planCheckpointing(config, source, be, lora, run);
+  return { found, source, tokenizer, ...data, lora, run, stepsPerEpoch: perEpoch, checkpoint, memory };
+}
+
+function chooseTemplate(tokenizer: Tokenizer, { chat_template: wanted }: Config): Tokenizer {
+  if (wanted === null || wanted === "alpaca") return tokenizer;
+  if (wanted === "chatml") return withTemplate(tokenizer, wanted);
+  if (!existsSync(wanted)) {
+    throw new ConfigError(`Cannot use --chat_template ${wanted}: it is neither alpaca, chatml nor a file`);
+  }
+  return withTemplate(tokenizer, readFileSync(wanted, "utf8"));
+}
+
+function checkLength(config: Config, { config: { maxPos } }: ModelSource): void {
+  if (config.max_seq_length <= maxPos) return;
+  throw new ConfigError(
+    `Cannot use --max_seq_length ${config.max_seq_length}: the model's positions end at ${maxPos}, and RoPE is not stretched here`,
+  );
+}
+
+interface Data {
+  readonly dataset: Dataset;
+  readonly rows: Rows;
+  readonly heldOut: Rows | null;
+  readonly counts: Counts;
+  readonly notes: readonly string[];
+}
+
+async function loadData(config: Config, tokenizer: Tokenizer, source: ModelSource, context: CliContext): Promise<Data> {
+  const name = config.raw_text_file ?? config.dataset!;
+  const path = await findDataset(name, config, context);
+  const options = { columns: columnMap(config.columns), skipBadRows: config.skip_bad_rows };
+  const dataset = await openDataset(path, options);
+  const { terminal } = context;
+  const how: PrepareOptions = {
+    maxLength: Math.min(config.max_seq_length, source.config.maxPos),
+    template: config.chat_template === "alpaca" ? "alpaca" : "auto",
+    trainOn: config.train_on_inputs ? "all" : config.response_turns === "last" ? "last" : "answers",
+    vocab: source.config.vocab,
+    onProgress: (done, total) => terminal.status(done < total ? `Tokenising ${done} of ${total}` : ""),
+    ...(config.raw_text_file ? { chunks: { size: config.chunk_size, stride: config.stride } } : {}),
+  };
+  const { rows, counts, notes } = await prepare(dataset, tokenizer, how);
+  const file = config.eval_file ??
+    (name === "embedded" ? await embeddedFile(context.packageUrl, "held_out.jsonl") : null);
+  const all = [...dataset.notes, ...notes];
+  if (file !== null) {
+    const held = await prepare(await openDataset(file, options), tokenizer, how);
+    return {
+      dataset,
+      rows,
+      heldOut: held.rows,
+      counts,
+      notes: [...all, `Held out: ${held.counts.rows} rows of ${file}`],
+    };
+  }
+  if (config.eval_split === 0) return { dataset, rows, heldOut: null, counts, notes: all };
+  if (config.eval_split >= 1 && !Number.isInteger(config.eval_split)) {
+    throw new ConfigError(
+      `Cannot hold out ${config.eval_split} rows: --eval_split takes a share under 1 or a whole number`,
+    );
+  }
+  const { train, eval: heldOut } = splitRows(rows, config.eval_split, config.seed);
+  return {
+    dataset,
+    rows: train,
+    heldOut,
+    counts,
+    notes: [...all, `Held out: ${heldOut.length} of ${rows.length} rows`],
+  };
+}
+
+/** `instruction=question` pairs: our column, the file's. */
+function columnMap(pairs: readonly string[]): Record<string, string> {
+  return Object.fromEntries(pairs.map((pair) => {
+    const [ours, theirs] = pair.split("=");
+    if (!ours || !theirs) throw new ConfigError(`Cannot read --columns ${pair}: it looks like instruction=question`);
+    return [ours, theirs];
+  }));
+}
+
+function loraOptions(config: Config, source: ModelSource, name: string): LoraOptions {
+  const layers = parseLayers(config.layers, source.config.layers);
+  return {
+    r: config.r,
+    alpha: config.lora_alpha,
+    rslora: config.use_rslora,
+    dora: config.use_dora,
+    dropout: config.lora_dropout,
+    targetModules: targets(config, source),
+    rankPattern: {},
+    alphaPattern: {},
+    modulesToSave: [],
+    bias: config.bias,
+    baseModel: name,
+    seed: config.random_state,
+    ...(layers ? { layersToTransform: layers } : {}),
+  };
+}
+
+/** phi3 has one linear for q, k, v and one for gate, up: Unsloth's seven names stand for all linears of a block. */
+function targets({ target_modules: wanted }: Config, { config }: ModelSource): readonly string[] | string {
+  return config.fused && wanted.length === 7 ? "all-linear" : wanted;
+}
+
+/**
+ * `0-3,8` or `last:4` as layer numbers; null: all.
+ * @throws {ConfigError} for anything else, or a layer the model has not
+ */
+export function parseLayers(text: string | null, layers: number): number[] | null {
+  if (text === null) return null;
+  const last = /^last:(\d+)$/.exec(text);
+  const parts = last ? [`${layers - Number(last[1])}-${layers - 1}`] : text.split(",");
+  const out = parts.flatMap((part) => {
+    const m = /^(-?\d+)(?:-(\d+))?$/.exec(part.trim());
+    const from = Number(m?.[1] ?? NaN), to = Number(m?.[2] ?? from);
+    if (!(from >= 0 && from <= to && to < layers)) {
+      throw new ConfigError(
+        `Cannot use --layers ${text}: the model has layers 0 to ${layers - 1}; write 0-3,8 or last:4`,
+      );
+    }
+    return Array.from({ length: to - from + 1 }, (_, i) => from + i);
+  });
+  return [...new Set(out)].sort((a, b) => a - b);
+}
+
+function optimOptions(c: Config, totalSteps: number): OptimOptions {
+  return {
+    name: c.optim,
+    lr: c.learning_rate,
+    betas: [c.adam_beta1, c.adam_beta2],
+    eps: c.adam_epsilon,
+    weightDecay: c.weight_decay,
+    maxGradNorm: c.max_grad_norm,
+    schedule: c.lr_scheduler_type,
+    warmupSteps: c.warmup_steps,
+    totalSteps,
+  };
+}
+
+/** What must be the same for a resumed run to be the same run. */
+function fingerprint(c: Config, found: FoundModel, counts: Counts, steps: number): Record<string, unknown> {
+  const names = [
+    ...["max_seq_length", "r", "lora_alpha", "lora_dropout", "bias", "target_modules", "layers", "use_rslora"],
+    ...["use_dora", "random_state", "per_device_train_batch_size", "gradient_accumulation_steps", "learning_rate"],
+    ...["warmup_steps", "lr_scheduler_type", "optim", "weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon"],
+    ...["max_grad_norm", "label_smoothing_factor", "seed", "packing", "group_by_length", "train_on_inputs"],
+    ...["response_turns", "chat_template", "eval_split"],
+  ] as const;
+  const same = Object.fromEntries(names.map((n) => [n, c[n]]));
+  return { model: found.name, rows: counts.rows, tokens: counts.tokens, trained: counts.trainedTokens, steps, ...same };
+}
+
+type Planned = Pick<TrainSetup, "checkpoint" | "memory">;
+
+/**
+ * `unsloth` keeps all activations when that fits into half of what the device has left, else recomputes.
+ * @throws {MemoryError} when the plan exceeds the device
+ */
+function planCheckpointing(
+  config: Config,
+  source: ModelSource,
+  be: Backend,
+  lora: LoraOptions,
+  run: Omit<TrainRun, "model">,
+): Planned {
+  const plan = (checkpoint: boolean): Planned => {
+    const memory = planMemory(source, be, { lora, checkpoint, pass: passOptions(run), optim: run.optim });
+    return { checkpoint, memory };
+  };
+  const { limit, active } = be.memory(), wanted = config.use_gradient_checkpointing;
+  const kept = plan(wanted === "true");
+  const roomy = limit === 0 || kept.memory.total <= (limit - active) / 2;
+  const chosen = wanted === "unsloth" && !roomy ? plan(true) : kept;
+  if (limit > 0 && chosen.memory.total > limit - active) {
+    const way = chosen.checkpoint
+      ? "lower --per_device_train_batch_size or --max_seq_length"
+      : "use --use_gradient_checkpointing true";
+    throw new MemoryError(
+      `Cannot train: the run needs ${bytesText(chosen.memory.total)} and the device has ${
+        bytesText(limit - active)
+      }; ${way}`,
+      chosen.memory.total,
+      limit - active,
+    );
+  }
+  return chosen;
+}

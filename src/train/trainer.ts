@@ -1,0 +1,312 @@
+/**
+ * The run: steps, evaluations, checkpoints, and what is told about them. It prints nothing; who calls it listens.
+ * @module
+ */
+import { mkdirSync } from "node:fs";
+import { join } from "node:path";
+import { DataError } from "../core/errors.ts";
+import type { Backend } from "../core/backend.ts";
+import { batches } from "../data/mod.ts";
+import type { Rows } from "../data/types.ts";
+import type { Model } from "../models/load.ts";
+import { type EarlyStop, EarlyStopper } from "./early_stop.ts";
+import { feed, type FeedOptions, type Place, type StepBatches, stepsPerEpoch } from "./feed.ts";
+import { type EvalFigures, Meter, MetricsFile, type TrainFigures } from "./metrics.ts";
+import { createOptimizer } from "./optimizers.ts";
+import type { PassOptions } from "./pass.ts";
+import { learningRate } from "./schedule.ts";
+import { downloadState, uploadState } from "./snapshot.ts";
+import {
+  checkSettings,
+  clearCheckpoints,
+  clearLeftovers,
+  latestCheckpoint,
+  readCheckpoint,
+  type RunState,
+  saveCheckpoint,
+} from "./state.ts";
+import { Stepper } from "./step.ts";
+import { EventFile } from "./tensorboard.ts";
+import type { Optimizer, OptimOptions, StepMetrics } from "./types.ts";
+
+/** What a run is made of. */
+export interface TrainRun {
+  /** Loaded with adapters, or for full training. */
+  readonly model: Model;
+  readonly rows: Rows;
+  /** Held-out rows; null: no evaluation. */
+  readonly heldOut: Rows | null;
+  readonly feed: FeedOptions;
+  readonly optim: OptimOptions;
+  readonly smoothing: number;
+  /** Rows a batch of the evaluation. */
+  readonly evalBatchSize: number;
+  /** Steps between evaluations; 0: before the first step and after the last. */
+  readonly evalEvery: number;
+  /** Evaluations without a better loss after which to stop; 0: never. */
+  readonly patience: number;
+  /** Steps a log line. */
+  readonly logEvery: number;
+  /** Folder of checkpoints and metrics; made if need be. */
+  readonly dir: string;
+  /** Steps between checkpoints; 0: only when interrupted. */
+  readonly saveEvery: number;
+  /** Checkpoints kept. */
+  readonly keep: number;
+  /** Go on from the newest checkpoint in `dir`. */
+  readonly resume: boolean;
+  /** Write TensorBoard event files under dir/runs. */
+  readonly tensorboard: boolean;
+  /** What must be the same for a continued run to be the same run. */
+  readonly settings: Readonly<Record<string, unknown>>;
+  /** Aborted: save a checkpoint after the step that runs, and stop. */
+  readonly signal?: AbortSignal;
+  readonly on?: (event: TrainEvent) => void;
+}
+
+/** What happens in a run, in order. */
+export type TrainEvent =
+  | { readonly kind: "resume"; readonly step: number; readonly path: string }
+  | { readonly kind: "step"; readonly metrics: StepMetrics; readonly steps: number }
+  | { readonly kind: "log"; readonly figures: TrainFigures }
+  | { readonly kind: "eval"; readonly figures: EvalFigures }
+  | { readonly kind: "saved"; readonly step: number; readonly path: string }
+  | { readonly kind: "early stop"; readonly stop: EarlyStop };
+
+/** How a run ended. */
+export interface TrainResult {
+  /** Steps done, over all sessions of the run. */
+  readonly steps: number;
+  readonly ended: "done" | "interrupted" | "early stop";
+  readonly trainedTokens: number;
+  /** Seconds of training, over all sessions. */
+  readonly seconds: number;
+  /** Held-out losses of this session, in order. */
+  readonly evaluations: readonly EvalFigures[];
+  /** Loss of the last step. */
+  readonly loss: number;
+  /** Bytes on the device at their most. */
+  readonly peakBytes: number;
+}
+
+/** The pass that every batch of the run fits into. */
+export function passOptions(
+  run: Pick<TrainRun, "rows" | "heldOut" | "feed" | "evalBatchSize" | "smoothing">,
+): PassOptions {
+  const train = bounds(run.rows, run.feed.batchSize, run.feed.packTo ?? null);
+  const held = run.heldOut ? bounds(run.heldOut, run.evalBatchSize, null) : train;
+  return {
+    maxTokens: Math.max(train.tokens, held.tokens),
+    maxSequences: Math.max(train.sequences, held.sequences),
+    maxLength: Math.max(train.length, held.length),
+    smoothing: run.smoothing,
+  };
+}
+
+/** Most tokens and sequences of a micro-batch, and the longest row. */
+function bounds(
+  rows: Rows,
+  batchSize: number,
+  packTo: number | null,
+): { tokens: number; sequences: number; length: number } {
+  const lengths = Array.from({ length: rows.length }, (_, i) => rows.tokens(i)).sort((a, b) => b - a);
+  const sum = lengths.slice(0, batchSize).reduce((a, b) => a + b, 0);
+  if (packTo === null) return { tokens: sum, sequences: Math.min(batchSize, rows.length), length: lengths[0] };
+  const all = lengths.reduce((a, b) => a + b, 0), shortest = lengths[lengths.length - 1];
+  const tokens = Math.min(all, batchSize * Math.max(packTo, lengths[0]));
+  return { tokens, sequences: Math.min(rows.length, Math.ceil(tokens / shortest)), length: lengths[0] };
+}
+
+/** Trains. The model holds the result; with early stopping, the best evaluation's. */
+export async function train(run: TrainRun): Promise<TrainResult> {
+  mkdirSync(run.dir, { recursive: true });
+  const { be } = run.model, optimizer = createOptimizer(be, run.model.params!, run.optim);
+  let stepper: Stepper | null = null;
+  try {
+    stepper = new Stepper(run.model, optimizer, passOptions(run));
+    return await new Training(run, stepper, optimizer).go();
+  } finally {
+    stepper?.close();
+    optimizer.close();
+  }
+}
+
+/** One session of a run. */
+class Training {
+  readonly #run: TrainRun;
+  readonly #stepper: Stepper;
+  readonly #optimizer: Optimizer;
+  readonly #be: Backend;
+  readonly #stopper: EarlyStopper;
+  readonly #evaluations: EvalFigures[] = [];
+  readonly #epochSteps: number;
+  #file!: MetricsFile;
+  #events: EventFile | null = null;
+  #meter!: Meter;
+  #step = 0;
+  #place: Place = { epoch: 0, micro: 0 };
+  #trainedTokens = 0;
+  #seconds = 0;
+  #loss = NaN;
+
+  constructor(run: TrainRun, stepper: Stepper, optimizer: Optimizer) {
+    this.#run = run;
+    this.#stepper = stepper;
+    this.#optimizer = optimizer;
+    this.#be = run.model.be;
+    this.#stopper = new EarlyStopper(run.patience, join(run.dir, "best.safetensors"));
+    this.#epochSteps = stepsPerEpoch(run.rows, run.feed);
+  }
+
+  async go(): Promise<TrainResult> {
+    const run = this.#run, { totalSteps } = run.optim;
+    this.#start();
+    if (this.#step === 0) await this.#evaluate();
+    let ended: TrainResult["ended"] = "done";
+    for (const batches of feed(run.rows, run.feed, this.#place)) {
+      if (this.#step >= totalSteps) break;
+      await this.#train(batches);
+      if (await this.#afterStep()) {
+        ended = "early stop";
+        break;
+      }
+      if (run.signal?.aborted) {
+        if (this.#step < totalSteps) ended = "interrupted";
+        break;
+      }
+    }
+    this.#log();
+    if (ended === "interrupted") await this.#save();
+    else await this.#finish();
+    const { peak } = this.#be.memory();
+    return {
+      ...{ steps: this.#step, ended, trainedTokens: this.#trainedTokens, seconds: this.#seconds },
+      ...{ evaluations: this.#evaluations, loss: this.#loss, peakBytes: peak },
+    };
+  }
+
+  /** From the newest checkpoint, or from nothing. */
+  #start(): void {
+    const { dir, resume, model, settings } = this.#run;
+    const path = resume ? latestCheckpoint(dir) : null;
+    clearLeftovers(dir);
+    if (resume && !path) throw new DataError(`Cannot resume: there is no checkpoint in ${dir}`);
+    if (path) {
+      const { state, params, moments } = readCheckpoint(path);
+      checkSettings(path, state.settings, settings);
+      uploadState(this.#be, model.params!.list, this.#optimizer.state(), params, moments, path);
+      this.#restore(state);
+      this.#run.on?.({ kind: "resume", step: state.step, path });
+    } else {
+      clearCheckpoints(dir);
+      this.#stopper.clear();
+    }
+    this.#file = new MetricsFile(join(dir, "metrics.jsonl"), this.#step);
+    this.#events = this.#run.tensorboard ? new EventFile(join(dir, "runs")) : null;
+    this.#meter = new Meter(this.#trainedTokens);
+  }
+
+  #restore(s: RunState): void {
+    this.#step = s.step;
+    this.#place = { epoch: s.epoch, micro: s.micro };
+    this.#trainedTokens = s.trainedTokens;
+    this.#seconds = s.seconds;
+    this.#stopper.restore(s.best, s.worse);
+  }
+
+  async #train({ micro, records, next }: StepBatches): Promise<void> {
+    const { optim, feed: { seed } } = this.#run, t = this.#step + 1, lr = learningRate(optim, t);
+    const started = performance.now();
+    const { loss, gradNorm, tokens } = await this.#stepper.step(micro, { lr, t, seed });
+    const seconds = (performance.now() - started) / 1000;
+    if (!Number.isFinite(loss) || !Number.isFinite(gradNorm)) throw this.#notFinite(t, loss, gradNorm, records);
+    this.#step = t;
+    this.#place = next;
+    this.#trainedTokens += tokens;
+    this.#seconds += seconds;
+    this.#loss = loss;
+    const metrics = { step: t, loss, gradNorm, lr, tokens, seconds };
+    this.#file.step(metrics);
+    this.#meter.add(metrics, micro.reduce((n, b) => n + b.ids.length, 0));
+    this.#run.on?.({ kind: "step", metrics, steps: optim.totalSteps });
+  }
+
+  /** The step's update has been made by the time its loss is read, so the weights are spoilt: only checkpoints are good. */
+  #notFinite(step: number, loss: number, gradNorm: number, records: readonly number[]): DataError {
+    const last = latestCheckpoint(this.#run.dir);
+    return new DataError(
+      `Cannot go on: at step ${step} the loss is ${loss} and the gradient norm ${gradNorm}, in a batch of the records ` +
+        `${records.map((r) => r + 1).join(", ")}; ${
+          last ? `${last} is intact` : "no checkpoint was saved"
+        }; lower --learning_rate, or look at ` +
+        "these records",
+    );
+  }
+
+  /** @returns whether to stop early */
+  async #afterStep(): Promise<boolean> {
+    const { logEvery, evalEvery, saveEvery, optim: { totalSteps }, on } = this.#run, step = this.#step;
+    if (step % logEvery === 0) this.#log();
+    let stop = false;
+    if (evalEvery > 0 && step % evalEvery === 0 && step < totalSteps) {
+      const figures = await this.#evaluate();
+      const verdict = figures ? await this.#stopper.judge(figures, this.#run.model) : null;
+      if (verdict) on?.({ kind: "early stop", stop: verdict });
+      stop = verdict !== null;
+    }
+    if (saveEvery > 0 && step % saveEvery === 0) await this.#save();
+    return stop;
+  }
+
+  #log(): void {
+    const epoch = this.#place.epoch + this.#place.micro / this.#run.feed.accumulation / this.#epochSteps;
+    const figures = this.#meter.take(this.#be.memory().peak, epoch);
+    if (!figures) return;
+    this.#run.on?.({ kind: "log", figures });
+    const { loss, lr, gradNorm } = figures;
+    this.#events?.scalars(figures.step, {
+      ...{ "train/loss": loss, "train/learning_rate": lr, "train/grad_norm": gradNorm, "train/epoch": epoch },
+      ...{ "train/tokens_per_second": figures.tokensPerSecond },
+    });
+  }
+
+  /** Mean loss over the trained tokens of the held-out rows. */
+  async #evaluate(): Promise<EvalFigures | null> {
+    const { heldOut, evalBatchSize } = this.#run;
+    if (!heldOut) return null;
+    this.#log();
+    const started = performance.now();
+    let sum = 0, tokens = 0;
+    for (const batch of batches(heldOut, { batchSize: evalBatchSize, seed: 0, shuffle: false })) {
+      const e = await this.#stepper.evaluate(batch);
+      sum += e.loss * e.tokens;
+      tokens += e.tokens;
+    }
+    const figures = { step: this.#step, loss: sum / tokens, seconds: (performance.now() - started) / 1000, tokens };
+    this.#evaluations.push(figures);
+    this.#file.evaluation(figures);
+    this.#events?.scalars(this.#step, { "eval/loss": figures.loss });
+    this.#run.on?.({ kind: "eval", figures });
+    return figures;
+  }
+
+  /** The last evaluation, and with early stopping the best weights. */
+  async #finish(): Promise<void> {
+    if (this.#evaluations.at(-1)?.step !== this.#step) {
+      const figures = await this.#evaluate();
+      if (figures) await this.#stopper.judge(figures, this.#run.model);
+    }
+    this.#stopper.takeBest(this.#run.model);
+  }
+
+  async #save(): Promise<void> {
+    const { dir, keep, model, settings } = this.#run;
+    const { params, moments } = await downloadState(this.#be, model.params!.list, this.#optimizer.state());
+    const state: RunState = {
+      ...{ version: 1, step: this.#step, ...this.#place, trainedTokens: this.#trainedTokens, seconds: this.#seconds },
+      ...{ best: this.#stopper.best, worse: this.#stopper.worse, settings },
+    };
+    const path = await saveCheckpoint(dir, { state, params, moments }, keep);
+    this.#run.on?.({ kind: "saved", step: this.#step, path });
+  }
+}
