@@ -31,11 +31,12 @@ export function chunkTexts(tokenizer: Tokenizer, o: PrepareOptions): (text: Text
     const fresh = tokenizer.encode(text.text, { special: first });
     for (const id of fresh) pending.push(id);
     if (last && !tokenizer.eos.includes(pending.at(-1) ?? -1)) pending.push(tokenizer.eos[0]!);
-    while (pending.length >= length) {
-      yield chunkOf(pending.slice(0, length));
-      pending = pending.slice(step);
+    let at = 0;
+    for (; pending.length - at >= length; at += step) {
+      yield chunkOf(pending.slice(at, at + length));
       overlap = length - step;
     }
+    pending = pending.slice(at);
     if (!last) return;
     if (pending.length > overlap) yield chunkOf(pending);
     [pending, overlap] = [[], 0];

@@ -65,6 +65,8 @@ export interface DatasetOptions {
   format?: FormatName | "auto";
   /** Our column to the file's column: `{ instruction: "question", output: "answer" }`. */
   columns?: Readonly<Record<string, string>>;
+  /** Values for placeholders: `{ name: "Ada" }` puts Ada where a text has {{name}}. */
+  fill?: Readonly<Record<string, string>>;
   /** Count broken records instead of refusing the file. Default false. */
   skipBadRows?: boolean;
   /** Read at most this many records. */

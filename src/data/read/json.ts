@@ -98,12 +98,10 @@ class ElementScanner {
         if (++this.depth === 1) [from, this.begin] = [i + 1, this.line];
       } else if (b === CLOSE || b === CLOSE_OBJECT) this.depth--;
       if (this.depth === 0 ? b === CLOSE : this.depth === 1 && b === COMMA) {
+        this.done = this.depth === 0;
         yield* this.#end(piece.subarray(from, i));
         from = i + 1;
-        if (this.depth === 0) {
-          this.done = true;
-          return;
-        }
+        if (this.done) return;
       }
     }
     if (from < piece.length) this.#parts.push(piece.slice(from));
