@@ -15,13 +15,25 @@ import { instructions } from "./instructions.ts";
 /** Ends a document of the corpus and an answer. */
 export const END = "<|end|>";
 
-/** Sizes of the model. */
-export const SHAPE = { dim: 192, layers: 6, heads: 6, kvHeads: 3, ffn: 448, context: 512 } as const;
+/** Sizes of a model and its tokenizer. */
+export interface Shape {
+  readonly dim: number;
+  readonly layers: number;
+  readonly heads: number;
+  readonly kvHeads: number;
+  readonly ffn: number;
+  /** Longest sequence in tokens. */
+  readonly context: number;
+  /** Tokens, a multiple of 32, which block formats and the matrix kernels like. */
+  readonly vocab: number;
+  /** Documents the tokenizer is trained on. */
+  readonly documents: number;
+}
 
-/** A multiple of 32, which block formats and the matrix kernels like. */
-const VOCAB = 1728;
-/** Documents the tokenizer is trained on. */
-const BPE_DOCUMENTS = 8000;
+/** The embedded model's: 2.5 M parameters, 2.7 MB in q8_0. */
+export const SHAPE: Shape = {
+  ...{ dim: 192, layers: 6, heads: 6, kvHeads: 3, ffn: 448, context: 512, vocab: 1728, documents: 8000 },
+};
 
 const CHAT_TEMPLATE = "{%- for message in messages -%}" +
   "{%- if message.role == 'user' -%}{{ 'Question: ' + message.content + '\\n' }}" +
@@ -31,46 +43,46 @@ const CHAT_TEMPLATE = "{%- for message in messages -%}" +
   "{%- endfor -%}{%- if add_generation_prompt -%}{{ 'Answer:' }}{%- endif -%}";
 
 /** Writes the folder. */
-export async function writeBase(dir: string, seed: number): Promise<void> {
+export async function writeBase(dir: string, seed: number, shape: Shape = SHAPE): Promise<void> {
   mkdirSync(dir, { recursive: true });
   const json = (name: string, value: unknown) => writeFileSync(join(dir, name), JSON.stringify(value, null, 1) + "\n");
-  json("tokenizer.json", tokenizerJson(trainBpe(sample(seed), VOCAB - 257, 2), [END]));
+  json("tokenizer.json", tokenizerJson(trainBpe(sample(seed, shape.documents), shape.vocab - 257, 2), [END]));
   json("tokenizer_config.json", {
     tokenizer_class: "PreTrainedTokenizerFast",
     eos_token: END,
     pad_token: END,
     bos_token: null,
     add_bos_token: false,
-    model_max_length: SHAPE.context,
+    model_max_length: shape.context,
     chat_template: CHAT_TEMPLATE,
   });
-  json("config.json", config());
-  await writeSafetensors(join(dir, "model.safetensors"), randomWeights(seed));
+  json("config.json", config(shape));
+  await writeSafetensors(join(dir, "model.safetensors"), randomWeights(seed, shape));
 }
 
 /** What the tokenizer learns from: documents, and the words of the instruction set. */
-function* sample(seed: number): Generator<string> {
+function* sample(seed: number, count: number): Generator<string> {
   let n = 0;
   for (const text of documents(seed)) {
     yield text;
-    if (++n === BPE_DOCUMENTS) break;
+    if (++n === count) break;
   }
   for (const row of instructions(seed).train) {
     yield `Question: ${row.messages[0].content}\nAnswer: ${row.messages[1].content}`;
   }
 }
 
-function config(): Record<string, unknown> {
+function config(shape: Shape): Record<string, unknown> {
   return {
     architectures: ["LlamaForCausalLM"],
     model_type: "llama",
-    vocab_size: VOCAB,
-    hidden_size: SHAPE.dim,
-    intermediate_size: SHAPE.ffn,
-    num_hidden_layers: SHAPE.layers,
-    num_attention_heads: SHAPE.heads,
-    num_key_value_heads: SHAPE.kvHeads,
-    max_position_embeddings: SHAPE.context,
+    vocab_size: shape.vocab,
+    hidden_size: shape.dim,
+    intermediate_size: shape.ffn,
+    num_hidden_layers: shape.layers,
+    num_attention_heads: shape.heads,
+    num_key_value_heads: shape.kvHeads,
+    max_position_embeddings: shape.context,
     rms_norm_eps: 1e-5,
     rope_theta: 10000,
     hidden_act: "silu",
@@ -84,8 +96,10 @@ function config(): Record<string, unknown> {
   };
 }
 
-function randomWeights(seed: number): ReturnType<typeof floatTensor>[] {
-  const { dim: D, layers, heads, kvHeads, ffn: F } = SHAPE, kv = D / heads * kvHeads, random = new Random(seed, 3);
+function randomWeights(seed: number, shape: Shape): ReturnType<typeof floatTensor>[] {
+  const { dim: D, layers, heads, kvHeads, ffn: F, vocab } = shape,
+    kv = D / heads * kvHeads,
+    random = new Random(seed, 3);
   const normal = (name: string, rows: number, cols: number, deviation = 0.02) =>
     floatTensor(name, Float32Array.from({ length: rows * cols }, () => deviation * random.normal()), [rows, cols]);
   const ones = (name: string) => floatTensor(name, new Float32Array(D).fill(1), [D]);
@@ -104,5 +118,5 @@ function randomWeights(seed: number): ReturnType<typeof floatTensor>[] {
       normal(`${at}.mlp.down_proj.weight`, D, F, last),
     ];
   });
-  return [normal("model.embed_tokens.weight", VOCAB, D), ...blocks.flat(), ones("model.norm.weight")];
+  return [normal("model.embed_tokens.weight", vocab, D), ...blocks.flat(), ones("model.norm.weight")];
 }
