@@ -95,7 +95,7 @@ test("resuming needs a checkpoint, and refuses other settings by name", async ()
   const model = await fresh();
   await expect(train(runOf(model, "nothing", { resume: true }))).rejects.toThrow("there is no checkpoint in");
   await train(runOf(model, "saved", { saveEvery: 10 }));
-  expect(readdirSync(join(tiny.dir, "saved")).filter((f) => f.startsWith("checkpoint"))).toEqual([
+  expect(readdirSync(join(tiny.dir, "saved")).filter((f) => f.startsWith("checkpoint")).sort()).toEqual([
     "checkpoint-000010",
     "checkpoint-000020",
   ]);
