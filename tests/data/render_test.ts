@@ -171,19 +171,24 @@ describe.skipIf(!existsSync(SHARED))("against goldens (skipped where shared is a
   });
 
   test("real templates of the families mark every answer and its end, and nothing else", () => {
-    const files = unpack(`${SHARED}golden-tokenizers`);
+    const files = unpack(`${SHARED}vocab`);
+    const template = (name: string) => readFileSync(`${SHARED}chat-templates/${name}.jinja`, "utf8");
     try {
-      for (const name of ["llama3_1", "qwen3", "gemma3"]) {
-        const t = loadTokenizer(files.find(name)!);
-        const turns = [user("What is 2+2?"), assistant("Four, I think."), user("Sure?"), assistant("Yes:\n\n4")];
-        const row = render(t, chat(...turns), "chat");
-        const trained = shown(t, row).match(/\[[^\]]*\]/g)!;
+      for (
+        const [vocab, name] of [
+          ...[["llama-bpe", "meta-llama-Llama-3.1-8B-Instruct"], ["qwen2", "Qwen-Qwen3-0.6B"]],
+          ...[["qwen2", "Qwen-Qwen2.5-7B-Instruct"], ["phi-3", "microsoft-Phi-3.5-mini-instruct"]],
+        ] as [string, string][]
+      ) {
+        const t = withTemplate(loadTokenizer(files.find(`ggml-vocab-${vocab}.gguf`)!), template(name));
+        const turns = [user("What is 2+2?"), assistant("Four, I think."), user("Sure?"), assistant("Yes: 4")];
+        const trained = shown(t, render(t, chat(...turns), "chat")).match(/\[[^\]]*\]/g)!;
         expect(trained.length, name).toBe(2);
-        expect(trained[0], name).toMatch(/^\[Four, I think\.<(\|eot_id\||\|im_end\||end_of_turn)>\n?\]$/);
+        expect(trained[0], name).toMatch(/^\[Four, I think\.<\|(eot_id|im_end|end)\|>\n?\]$/);
+        // Qwen3 writes empty thoughts before the last answer.
         expect(trained[1], name).toMatch(
-          /^\[(<think>\n\n<\/think>\n\n)?Yes:\n\n4<(\|eot_id\||\|im_end\||end_of_turn)>\n?\]$/,
+          /^\[(<think>\n\n<\/think>\n\n)?Yes: 4<\|(eot_id|im_end|end)\|>\n?(<\|endoftext\|>)?\]$/,
         );
-        expect(t.decode(row.ids), name).toBe(t.chat(turns, { addPrompt: false }));
       }
     } finally {
       files.close();

@@ -3,7 +3,7 @@ import { readLines } from "./lines.ts";
 import type { RawRecord } from "./record.ts";
 
 /** Characters of a piece; pieces end at line ends, so that few tokens are made otherwise than in the whole text. */
-const PIECE = 8 << 20;
+const PIECE = 1 << 20;
 
 /** Columns of a piece: its text, and whether it opens and closes the file. */
 export function* readPlainText(path: string): Generator<RawRecord> {
