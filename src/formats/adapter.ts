@@ -87,6 +87,19 @@ interface Found {
   embedding: boolean;
 }
 
+/**
+ * The name under which peft saves a parameter: without the wrapper `modules_to_save`, and for DoRA's magnitudes without
+ * the ending that the module has in memory (peft's utils/save_and_load.py and tuners/lora/model.py).
+ */
+export function savedName(name: string): string {
+  return name.replace(/\.modules_to_save\.(weight|bias)$/, ".$1").replace(/(\.lora_magnitude_vector)\.weight$/, "$1");
+}
+
+/** The base model's tensor that a whole trained tensor stands for; biases of adapted linears have `base_layer` in between. */
+function baseName(name: string): string {
+  return savedName(name).replace(/\.base_layer\.(weight|bias)$/, ".$1");
+}
+
 const SUFFIX = /^(.*)\.(lora_A|lora_B|lora_embedding_A|lora_embedding_B|lora_magnitude_vector)(?:\.weight)?$/;
 
 /** Tensors sorted into pairs and whole ones. */
@@ -97,7 +110,7 @@ function collect(adapter: Adapter): { found: Map<string, Found>; whole: Map<stri
     const m = SUFFIX.exec(name);
     if (!m) {
       if (/\.lora_|^lora_/.test(name)) throw new ConfigError(`Cannot use this adapter: '${name}' is not understood`);
-      whole.set(name, t);
+      whole.set(baseName(name), t);
       continue;
     }
     const [module, kind] = [m[1]!, m[2]!];

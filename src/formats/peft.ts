@@ -6,7 +6,7 @@
 import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { ConfigError, FormatError } from "../core/errors.ts";
-import type { Adapter, AdapterSettings, FloatTensor } from "./adapter.ts";
+import { type Adapter, type AdapterSettings, type FloatTensor, savedName } from "./adapter.ts";
 import { writeWhole } from "./new_file.ts";
 import { openSafetensors } from "./safetensors.ts";
 import { floatTensor, writeSafetensors } from "./safetensors_write.ts";
@@ -143,7 +143,7 @@ export async function writePeft(dir: string, adapter: Adapter): Promise<void> {
   const tensors = [...adapter.tensors].sort(([a], [b]) => a < b ? -1 : 1);
   await writeSafetensors(
     join(dir, WEIGHTS),
-    tensors.map(([name, t]) => floatTensor(PREFIX + name, t.values, t.shape)),
+    tensors.map(([name, t]) => floatTensor(PREFIX + savedName(name), t.values, t.shape)),
   );
   const json = JSON.stringify(peftConfig(adapter.settings), null, 2) + "\n";
   await writeWhole(join(dir, CONFIG), async (file) => file.write(new TextEncoder().encode(json)));
