@@ -19,7 +19,7 @@ import { check } from "../src/core/check.ts";
 import { bytesOf, type DType, DTYPES, isQuant } from "../src/core/dtype.ts";
 import { ShapeError } from "../src/core/errors.ts";
 import { byteLength, cols, type Handle, numel, rowsOf, type Tensor } from "../src/core/tensor.ts";
-import { planMatmul } from "./matmul.ts";
+import { runMatmul } from "./matmul.ts";
 import type { LinearMemory } from "./memory.ts";
 import type { Pool } from "./pool.ts";
 
@@ -38,8 +38,16 @@ export class WasmBackend implements Backend {
   readonly name = "wasm";
   readonly actDtype = "f32";
 
+  private readonly mem: LinearMemory;
+  private readonly pool: Pool;
+  readonly device: string;
+
   /** @param device one line for people */
-  constructor(private readonly mem: LinearMemory, private readonly pool: Pool, readonly device: string) {}
+  constructor(mem: LinearMemory, pool: Pool, device: string) {
+    this.mem = mem;
+    this.pool = pool;
+    this.device = device;
+  }
 
   supports(d: DType): boolean {
     return d === "f32" || d === "bf16" || d === "f16" || d === "fp8_e4m3" || isQuant(d);
@@ -143,8 +151,7 @@ export class WasmBackend implements Backend {
   matmul(c: Tensor, a: Tensor, b: Tensor, bias: Tensor | null, o: MatmulOpts): void {
     check.matmul(c, a, b, bias, o);
     this.#f32(c), this.#f32(a), this.#f32OrNone(bias);
-    const { kernel, units, args, floats } = planMatmul((t) => this.mem.at(t), this.pool.threads, c, a, b, bias, o);
-    this.pool.run("matmul", kernel, units, args, floats);
+    runMatmul(this.pool, (t) => this.mem.at(t), c, a, b, bias, o);
   }
 
   rope(x: Tensor, pos: Tensor, freqs: Tensor, o: RopeOpts): void {

@@ -1,19 +1,12 @@
 /**
- * How a product is cut: block sizes, who is the packed operand, and when a matrix-vector kernel is the better one.
- * Nothing here depends on the number of threads except how many rows make a unit, which changes no result.
+ * How a product is cut: block sizes, which operands are packed, and when a matrix-vector kernel is the better one.
+ * The order of summation follows from K alone, so neither threads nor the other sizes change a bit of the result.
  * @module
  */
 import type { MatmulOpts } from "../src/core/backend.ts";
 import { bytesOf, DTYPES } from "../src/core/dtype.ts";
 import { cols, rowsOf, type Tensor } from "../src/core/tensor.ts";
-
-/** A launch: kernel, units, integer and float arguments as assembly/matmul.ts reads them. */
-export interface Plan {
-  kernel: "matmul" | "matvec";
-  units: number;
-  args: number[];
-  floats: number[];
-}
+import { PANELS_BYTES, type Pool } from "./pool.ts";
 
 /** Columns of a packed block: NB · KC floats fit the second-level cache beside the rows they meet. */
 const NB = 256;
@@ -21,92 +14,113 @@ const NB = 256;
 const KC = 512;
 /** Rows of A up to which the matrix-vector kernel is used. */
 const FEW = 4;
-/** assembly/matmul.ts: rows of a transposed A packed at a time. */
-const MC = 128;
+/** Panels of A that one unit packs: assembly/pack.ts. */
+const GROUP = 8;
+/** Rows of A packed at a time: 2000 · KC floats fit into the space for panels. */
+const CHUNK_ROWS = 2000;
+/** Columns from which the packing of A, a pass over it, is won back by the faster tile (bench/gemm.ts). */
+const WIDE = 128;
+/** A unit's rows are a multiple of every tile's: 2, 4 and 5. */
+const TILE_ROWS = 20;
 
-/** One operand or result: where, floats or bytes between rows. */
-type Address = (t: Tensor) => number;
+/** Rows of a transposed A under which it is turned into rows first: a panel of five would be filled badly. */
+const THIN = 64;
 
 const ceil = (a: number, b: number): number => Math.ceil(a / b);
+const roundUp = (a: number, b: number): number => ceil(a, b) * b;
 
-/** Equal passes over K of at most KC, each a multiple of 256 (any block) except the last. */
-function passLength(K: number, block: number): number {
-  const step = Math.max(block, 4), passes = ceil(K, KC);
-  return Math.min(KC, ceil(ceil(K, passes), step) * step);
+/** A matrix as a kernel sees it: address, type, elements of a row, whether it is used transposed. */
+interface Operand {
+  at: number;
+  t: Tensor;
+  transposed: boolean;
 }
 
-/** The launch that computes c = alpha · op(a) · op(b) + beta · c (+ bias). Shapes have been checked. */
-export function planMatmul(
-  at: Address,
-  threads: number,
+/** Where c lies: floats between its rows and between its columns. */
+interface Target {
+  at: number;
+  ldc: number;
+  ldcT: number;
+}
+
+/** Runs c = alpha · op(a) · op(b) + beta · c (+ bias). Shapes have been checked, `at` gives addresses. */
+export function runMatmul(
+  pool: Pool,
+  at: (t: Tensor) => number,
   c: Tensor,
   a: Tensor,
   b: Tensor,
   bias: Tensor | null,
   o: MatmulOpts,
-): Plan {
-  const M = rowsOf(c), N = cols(c), K = o.transA ? rowsOf(a) : cols(a);
-  const { code, block } = DTYPES[b.dtype], row = bytesOf(b.dtype, cols(b));
-  const alpha = o.alpha ?? 1, beta = o.beta ?? 0, biasAt = bias ? at(bias) : 0;
+): void {
+  const M = rowsOf(c), N = cols(c), K = o.transA ? rowsOf(a) : cols(a), ldc = N;
+  const left = { at: at(a), t: a, transposed: !!o.transA }, right = { at: at(b), t: b, transposed: !!o.transB };
+  const alpha = o.alpha ?? 1, beta = o.beta ?? 0, biasAt = bias ? at(bias) : 0, cAt = at(c);
   if (M <= FEW && o.transB && !o.transA) {
-    const rows = Math.max(4, Math.min(64, ceil(32768, Math.max(1, K))));
-    const args = [at(c), N, 1, at(a), cols(a), 0, at(b), code, row, 1, biasAt, M, N, K, 1024, rows, 0, 1, beta];
-    return { kernel: "matvec", units: ceil(N, rows), args, floats: [alpha] };
+    const rows = Math.max(4, Math.min(64, ceil(32768, Math.max(1, K)))), type = DTYPES[b.dtype].code;
+    const row = bytesOf(b.dtype, cols(b));
+    const args = [cAt, N, 1, left.at, cols(a), 0, right.at, type, row, 1, biasAt, M, N, K, 1024, rows, 0, 1, beta];
+    return pool.run("matmul", "matvec", ceil(N, rows), args, [alpha]);
   }
-  // A thin product of a transposed A: its packing would cost as much as the product, so the operands change places.
-  const swap = !!o.transA && !o.transB && b.dtype === "f32" && N <= 64 && M > N && !bias;
-  if (swap) return cut(at, threads, c, true, b, true, a, code, bytesOf("f32", M), false, 0, N, M, K, 1, alpha, beta);
-  return cut(at, threads, c, false, a, !!o.transA, b, code, row, !!o.transB, biasAt, M, N, K, block, alpha, beta);
+  // A thin product of a transposed A: c's transpose is computed, so that the long operand is the one packed in rows.
+  if (o.transA && !o.transB && b.dtype === "f32" && N <= 64 && M > N && !bias) {
+    const target = { at: cAt, ldc: 1, ldcT: ldc };
+    return cut(pool, target, { ...right, transposed: true }, { ...left, transposed: false }, 0, [N, M, K], alpha, beta);
+  }
+  cut(pool, { at: cAt, ldc, ldcT: 1 }, left, right, biasAt, [M, N, K], alpha, beta);
+}
+
+/** Equal passes over K of at most KC elements, each a multiple of the block except the last. */
+function passLength(K: number, block: number): number {
+  const step = Math.max(block, 4);
+  return Math.min(KC, roundUp(ceil(K, ceil(K, KC)), step));
 }
 
 function cut(
-  at: Address,
-  threads: number,
-  c: Tensor,
-  cT: boolean,
-  a: Tensor,
-  transA: boolean,
-  b: Tensor,
-  code: number,
-  row: number,
-  transB: boolean,
+  pool: Pool,
+  c: Target,
+  given: Operand,
+  b: Operand,
   bias: number,
-  M: number,
-  N: number,
-  K: number,
-  block: number,
+  [M, N, K]: readonly [number, number, number],
   alpha: number,
   beta: number,
-): Plan {
-  const kc = passLength(K, transB ? block : 1), ldc = cols(c);
-  const nb = Math.min(NB, Math.max(16, ceil(ceil(N, threads * 2), 16) * 16));
-  const wide = block > 1 && !transB ? ceil(nb, block) * block : nb;
-  const across = ceil(N, wide), down = Math.max(1, Math.min(ceil(M, 16), ceil(2 * threads, across)));
-  const rows = across >= 2 * threads ? M : ceil(ceil(M, down), 4) * 4;
-  const panel = kc * ceil(wide, 16) * 16;
-  const strip = Math.max(16 * kc, wide, transA ? MC * kc : 0);
-  const args = [
-    at(c),
-    cT ? 1 : ldc,
-    cT ? ldc : 1,
-    at(a),
-    cols(a),
-    transA ? 1 : 0,
-    at(b),
-    code,
-    row,
-    transB ? 1 : 0,
-    bias,
-    M,
-    N,
-    K,
-    kc,
-    wide,
-    rows,
-    across,
-    beta,
-    panel,
-    panel + strip,
-  ];
-  return { kernel: "matmul", units: across * ceil(M, rows), args, floats: [alpha] };
+): void {
+  const { block, code } = DTYPES[b.t.dtype], PR = pool.panelRows, thin = given.transposed && M <= THIN;
+  const turns = thin && 4 * M * K <= PANELS_BYTES, lda = turns ? K : cols(given.t);
+  if (turns) pool.run("matmul", "transposeRows", ceil(K, 64), [pool.panels, given.at, cols(given.t), M, K]);
+  const a = turns ? { at: pool.panels, transposed: false } : given;
+  const kc = passLength(K, b.transposed ? block : 1);
+  const packs = a.transposed || (PR > 4 && N >= WIDE && M >= TILE_ROWS && !turns);
+  const rows = packs ? Math.min(M, CHUNK_ROWS) : M;
+  const passes = Math.floor(PANELS_BYTES / 4 / (ceil(rows, PR) * (PR * kc + 16)));
+  const depth = packs ? Math.max(1, passes) * kc : K;
+  const { wide, across, tall } = units(pool.threads, rows, N, b.transposed ? 1 : block);
+  const floats = ceil(wide, 16) * (16 * kc + 32), row = bytesOf(b.t.dtype, cols(b.t));
+  for (let m0 = 0; m0 < M; m0 += rows) {
+    const m1 = Math.min(M, m0 + rows), down = ceil(m1 - m0, tall);
+    for (let k0 = 0; k0 < K; k0 += depth) {
+      const k1 = Math.min(K, k0 + depth), panels = ceil(m1 - m0, PR);
+      if (packs) {
+        const args = [pool.panels, a.at, lda, a.transposed ? 1 : 0, m0, m1 - m0, k0, k1, kc];
+        pool.run("matmul", "packRows", ceil(panels, GROUP) * ceil(k1 - k0, kc), args);
+      }
+      const args = [c.at, c.ldc, c.ldcT, a.at, lda, packs ? pool.panels : 0, b.at, code, row, b.transposed ? 1 : 0];
+      args.push(bias, M, N, K, kc, wide, tall, across, beta, floats, m0, m1, k0, k1);
+      pool.run("matmul", "matmul", across * down, args, [alpha]);
+    }
+  }
+}
+
+/** Columns and rows of a unit, and units across: enough of them that threads which start late find work. */
+function units(
+  threads: number,
+  rows: number,
+  N: number,
+  block: number,
+): { wide: number; across: number; tall: number } {
+  const wide = roundUp(Math.min(NB, Math.max(32, ceil(N, 2 * threads))), Math.max(16, block)), across = ceil(N, wide);
+  const enough = threads === 1 ? 1 : 2 * threads;
+  const tall = across >= enough ? rows : Math.min(rows, roundUp(ceil(rows, ceil(enough, across)), TILE_ROWS));
+  return { wide, across, tall };
 }

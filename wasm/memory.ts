@@ -30,8 +30,11 @@ export class LinearMemory {
   #active = 0;
   #peak = 0;
 
+  readonly maxBytes: number;
+
   /** @param maxBytes most bytes of linear memory, at most 4 GiB less one page */
-  constructor(readonly maxBytes: number) {
+  constructor(maxBytes: number) {
+    this.maxBytes = maxBytes;
     const maximum = Math.max(1, Math.min(65535, Math.floor(maxBytes / PAGE)));
     this.memory = new WebAssembly.Memory({ initial: 1, maximum, shared: true });
     this.#end = this.#base = PAGE;

@@ -45,14 +45,14 @@ export async function createWasmBackend(o: WasmOptions = {}): Promise<Backend> {
   if (!Number.isInteger(threads) || threads < 1 || threads > 256) {
     throw new ConfigError(`Cannot start ${threads} threads: the number must be an integer from 1 to 256`);
   }
-  const least = (threads + 1) * SCRATCH_BYTES;
+  const least = SCRATCH_BYTES + Pool.bytes(threads);
   if (!(maxBytes >= least && maxBytes <= MOST_BYTES)) {
     throw new ConfigError(`Cannot limit the memory to ${maxBytes} bytes: it must be ${least} to ${MOST_BYTES}`);
   }
   const kind = o.kernels ?? (fusesMultiplyAdd() ? "fma" : "mul");
   const module = await WebAssembly.compile(Buffer.from((kind === "fma" ? fma : mul).base64, "base64"));
   const mem = new LinearMemory(maxBytes), scratch = SCRATCH_BYTES;
-  mem.reserve(scratch, threads * SCRATCH_BYTES);
+  mem.reserve(scratch, Pool.bytes(threads));
   const pool = await Pool.start(module, mem.memory, scratch, threads);
   return new WasmBackend(mem, pool, `wasm: 128-bit SIMD (${kind}), ${threads} thread${threads > 1 ? "s" : ""}`);
 }

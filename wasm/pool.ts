@@ -13,6 +13,8 @@ type Kernel = (unit: number, scratch: number) => void;
 
 /** Bytes of scratch a thread has: the panels of a GEMM (matmul.ts) are the largest. */
 export const SCRATCH_BYTES = 1 << 20;
+/** Bytes for packed rows of A, which all threads read (matmul.ts). */
+export const PANELS_BYTES = 5 << 20;
 
 /** What assembly/job.ts's codes of `fail` mean; row and value are the reporting kernel's. */
 const FAILURES: Record<number, (row: number, value: number) => string> = {
@@ -42,17 +44,28 @@ export class Pool {
   readonly #exports: WebAssembly.Exports;
   #closed = false;
 
-  private constructor(
+  /** Rows of a packed panel of A, which the kernels decide. */
+  readonly panelRows: number;
+
+  private readonly memory: WebAssembly.Memory;
+  /** Address of the first thread's scratch; the others' follow. */
+  readonly scratch: number;
+  readonly threads: number;
+
+  constructor(
     module: WebAssembly.Module,
-    private readonly memory: WebAssembly.Memory,
-    /** Address of the first thread's scratch; the others' follow. */
-    readonly scratch: number,
-    readonly threads: number,
+    memory: WebAssembly.Memory,
+    scratch: number,
+    threads: number,
   ) {
+    this.memory = memory;
+    this.scratch = scratch;
+    this.threads = threads;
     this.#exports = new WebAssembly.Instance(module, { env: { memory } }).exports;
     const names = kernelNames(module);
     this.#kernels = names.map((n) => this.#exports[n] as Kernel);
     names.forEach((n, i) => this.#index.set(n, i));
+    this.panelRows = (this.#exports.panelRows as () => number)();
     this.#ctl = new Int32Array(memory.buffer, 0, 256);
     this.#floats = new Float32Array(memory.buffer, 0, 256);
   }
@@ -92,6 +105,16 @@ export class Pool {
     }
     for (const w of pool.#workers) w.unref();
     return pool;
+  }
+
+  /** Address of the panels of A, after the threads' scratch. */
+  get panels(): number {
+    return this.scratch + this.threads * SCRATCH_BYTES;
+  }
+
+  /** Bytes that a pool takes from its first scratch on. */
+  static bytes(threads: number): number {
+    return threads * SCRATCH_BYTES + PANELS_BYTES;
   }
 
   /**

@@ -9,4 +9,6 @@ export { cacheWrite, embed, embedBwd, rope } from "./tokens";
 export { crossEntropy } from "./loss";
 export { dropout } from "./dropout";
 export { matmul, matvec } from "./matmul";
+export { packRows, transposeRows } from "./pack";
+export { panelRows } from "./micro";
 export { attention, attentionBwdKV, attentionBwdQ, attentionCached, checkSequences } from "./attention";

@@ -4,14 +4,15 @@
 import { bytesOf, decode } from "./decode";
 import { float, int, ptr, words } from "./job";
 import { sum4 } from "./math";
-import { madd, MR, NR, tilePanel, tileRows } from "./micro";
-import { packA, packPlain, packTransposed } from "./pack";
+import { madd, MR, NR, PR, tilePanel, tileRows } from "./micro";
+import { packPlain, packTransposed, panelBytes } from "./pack";
 
-/** Rows of a transposed A packed at a time: with kc at most 512, 256 KiB of a 1 MiB second-level cache. */
-const MC: i32 = 128;
+/** Rows of A that meet one packed block of B before the next rows do: 480 KiB at most of the second-level cache. */
+const MC: i32 = 240;
 
-// Arguments: c, ldc, ldcT, a, lda, transA, b, b's type, bytes of b's row, transB, bias, M, N, K, KC, NB, RB, column units,
-// beta, floats of scratch before the strip and before the spare tile; alpha. ldc and ldcT are floats between rows and columns of c: one of them is 1.
+// Arguments: c, ldc, ldcT, a, lda, packed a or 0, b, b's type, bytes of b's row, transB, bias, M, N, K, KC, NB, RB, column
+// units, beta, floats of scratch before the strip, m0, m1, k0, k1; alpha. ldc and ldcT are floats between rows and columns
+// of c: one of them is 1. Rows m0..m1 and k0..k1 are the chunk of this launch.
 
 /** Adds up or copies the part of a tile that lies inside c, at any strides. */
 function scatter(tile: usize, c: usize, ldc: usize, ldcT: usize, rows: i32, cols: i32, add: bool): void {
@@ -35,43 +36,42 @@ function startWithBias(m0: i32, m1: i32, n0: i32, n1: i32, beta: bool): void {
 }
 
 export function matmul(u: i32, scratch: usize): void {
-  const M = int(11), N = int(12), K = int(13), KC = int(14), NB = int(15), RB = int(16), across = int(17);
-  const n0 = u % across * NB, n1 = min(N, n0 + NB), m0 = u / across * RB, m1 = min(M, m0 + RB);
-  let add = int(18) !== 0;
-  if (ptr(10)) {
+  const N = int(12), KC = int(14), NB = int(15), RB = int(16), across = int(17), end = int(21), k1 = int(23);
+  const n0 = u % across * NB, n1 = min(N, n0 + NB), m0 = int(20) + u / across * RB, m1 = min(end, m0 + RB);
+  let add = int(18) !== 0 || int(22) > 0;
+  if (ptr(10) && int(22) === 0) {
     startWithBias(m0, m1, n0, n1, add);
     add = true;
   }
   const strip = scratch + words(int(19));
-  for (let k0 = 0; k0 < K; k0 += KC) {
-    const kc = min(KC, K - k0);
+  let panels = ptr(5);
+  for (let k0 = int(22); k0 < k1; k0 += KC) {
+    const kc = min(KC, k1 - k0);
     if (int(9)) packTransposed(ptr(6), int(7), ptr(8), k0, kc, n0, n1 - n0, scratch, strip);
     else packPlain(ptr(6), int(7), ptr(8), k0, kc, n0, n1 - n0, scratch, strip);
-    if (int(5)) {
-      for (let m = m0; m < m1; m += MC) {
-        packA(ptr(3), words(int(4)), k0, kc, m, min(MC, m1 - m), strip);
-        multiply(scratch, strip, m, min(m1, m + MC), n0, n1, k0, kc, add);
-      }
-    } else multiply(scratch, 0, m0, m1, n0, n1, k0, kc, add);
+    for (let m = m0; m < m1; m += MC) multiply(scratch, panels, strip, m, min(m1, m + MC), n0, n1, k0, kc, add);
+    if (panels) panels += <usize>((end - int(20) + PR - 1) / PR) * panelBytes(PR, KC);
     add = true;
   }
 }
 
-/** All tiles of rows m0..m1 and columns n0..n1, over one block of k; `pa` is packed rows or 0. */
-function multiply(pb: usize, pa: usize, m0: i32, m1: i32, n0: i32, n1: i32, k0: i32, kc: i32, add: bool): void {
-  const ldc = words(int(1)), ldcT = words(int(2)), lda = words(int(4)), alpha = float(0);
-  const tmp = pb + words(int(20));
-  for (let n = n0; n < n1; n += NR, pb += words(NR * kc)) {
-    for (let m = m0; m < m1; m += MR) {
-      const whole = m + MR <= m1 && n + NR <= n1 && ldcT === 4;
+/** All tiles of rows m0..m1 and columns n0..n1, over one block of k. `panels` is this pass's packed A or 0. */
+function multiply(pb: usize, panels: usize, tmp: usize, m0: i32, m1: i32, n0: i32, n1: i32, k0: i32, kc: i32, add: bool): void {
+  const ldc = words(int(1)), ldcT = words(int(2)), lda = words(int(4)), alpha = float(0), KC = int(14);
+  const tall = panels ? PR : MR;
+  for (let n = n0; n < n1; n += NR, pb += panelBytes(NR, kc)) {
+    for (let m = m0; m < m1; m += tall) {
+      const whole = m + tall <= m1 && n + NR <= n1 && ldcT === 4;
       const c = ptr(0) + <usize>m * ldc + <usize>n * ldcT;
       const to = whole ? c : tmp, ld = whole ? ldc : words(NR);
-      if (pa) tilePanel(kc, pa + words((m - m0) * kc), pb, to, ld, alpha, whole && add);
-      else {
+      if (panels) {
+        const pa = panels + <usize>((m - int(20)) / PR) * panelBytes(PR, KC);
+        tilePanel(kc, pa, pb, to, ld, alpha, whole && add);
+      } else {
         const a = ptr(3) + <usize>m * lda + words(k0);
         tileRows(kc, a, lda, m1 - 1 - m, pb, to, ld, alpha, whole && add);
       }
-      if (!whole) scatter(tmp, c, ldc, ldcT, min(MR, m1 - m), min(NR, n1 - n), add);
+      if (!whole) scatter(tmp, c, ldc, ldcT, min(tall, m1 - m), min(NR, n1 - n), add);
     }
   }
 }

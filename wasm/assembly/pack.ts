@@ -1,7 +1,18 @@
-// Packing of op(B) into panels of NR columns, k-major, zero-padded: weights are decoded here, a strip at a time.
+// Packing of op(B) into panels of NR columns, k-major, zero-padded: weights are decoded here, a strip at a time. Panels
+// are a cache line further apart than they are long, because at 16 KiB apart they would all fall on the same cache sets.
 import { bytesOf, decode } from "./decode";
-import { words } from "./job";
-import { MR, NR } from "./micro";
+import { int, ptr, words } from "./job";
+import { NR, PR } from "./micro";
+
+/** Panels of A that one unit packs; ../matmul.ts has the same number. */
+const GROUP: i32 = 8;
+
+/** Bytes between panels `width` elements across and kc long. */
+// @ts-ignore: decorator
+@inline
+export function panelBytes(width: i32, kc: i32): usize {
+  return words(width * kc + 16);
+}
 
 /** Stores the transpose of the 4×4 block whose rows start at s0..s3: four vectors `step` bytes apart. */
 // @ts-ignore: decorator
@@ -49,7 +60,7 @@ function transposeStrip(src: usize, ld: usize, rows: i32, kc: i32, dst: usize, w
  */
 export function packTransposed(b: usize, type: i32, row: usize, k0: i32, kc: i32, n0: i32, nc: i32, dst: usize, strip: usize): void {
   const skip = bytesOf(type, k0);
-  for (let j = 0; j < nc; j += NR, dst += words(NR * kc)) {
+  for (let j = 0; j < nc; j += NR, dst += panelBytes(NR, kc)) {
     const rows = min(NR, nc - j), from = b + <usize>(n0 + j) * row + skip;
     if (type === 0) transposeStrip(from, row, rows, kc, dst, NR);
     else {
@@ -61,7 +72,7 @@ export function packTransposed(b: usize, type: i32, row: usize, k0: i32, kc: i32
 
 /** Panels of b's columns n0..n0+nc, rows k0..k0+kc (b is [K,N]); `strip` holds nc floats. */
 export function packPlain(b: usize, type: i32, row: usize, k0: i32, kc: i32, n0: i32, nc: i32, dst: usize, strip: usize): void {
-  const skip = bytesOf(type, n0), panel = words(NR * kc);
+  const skip = bytesOf(type, n0), panel = panelBytes(NR, kc);
   const whole = nc - nc % NR;
   for (let k = 0; k < kc; k++, dst += words(NR)) {
     let s = b + <usize>(k0 + k) * row + skip;
@@ -79,16 +90,38 @@ export function packPlain(b: usize, type: i32, row: usize, k0: i32, kc: i32, n0:
   }
 }
 
-/** Panels of MR rows of op(A) = a transposed (a is [K,M], f32): rows m0..m0+mc, k0..k0+kc. */
-export function packA(a: usize, row: usize, k0: i32, kc: i32, m0: i32, mc: i32, dst: usize): void {
-  const panel = words(MR * kc);
-  const whole = mc - mc % MR;
-  for (let k = 0; k < kc; k++, dst += words(MR)) {
-    let s = a + <usize>(k0 + k) * row + words(m0), d = dst, i = 0;
-    if (MR === 4) { for (; i < whole; i += MR, d += panel, s += 16) v128.store(d, v128.load(s)); }
-    else if (MR === 2) { for (; i < whole; i += MR, d += panel, s += 8) store<u64>(d, load<u64>(s)); }
-    if (i < mc) {
-      for (let q = 0; q < MR; q++, s += 4) store<f32>(d + words(q), i + q < mc ? load<f32>(s) : 0);
-    }
+/**
+ * Panels of PR rows of op(A), for as many passes of KC as the chunk has. Unit (p, g) is GROUP panels of pass p.
+ * Arguments: dst, a, lda, transA, m0, rows, k0, k1, KC.
+ */
+export function packRows(u: i32, _: usize): void {
+  const rows = int(5), k1 = int(7), KC = int(8), lda = words(int(2));
+  const panels = (rows + PR - 1) / PR, groups = (panels + GROUP - 1) / GROUP;
+  const pass = u / groups, g = u % groups * GROUP, k = int(6) + pass * KC, kc = min(KC, k1 - k);
+  for (let p = g; p < min(panels, g + GROUP); p++) {
+    const dst = ptr(0) + <usize>(pass * panels + p) * panelBytes(PR, KC), have = min(PR, rows - p * PR);
+    const m = int(4) + p * PR;
+    if (int(3)) gatherColumns(ptr(1) + <usize>k * lda + words(m), lda, have, kc, dst);
+    else transposeStrip(ptr(1) + <usize>m * lda + words(k), lda, have, kc, dst, PR);
+  }
+}
+
+/** dst[m, k] = a[k, m], for a thin transposed A: unit u is 64 k. Arguments: dst, a, lda, M, K. */
+export function transposeRows(u: i32, _: usize): void {
+  const M = int(3), K = int(4), k0 = u * 64, k1 = min(K, k0 + 64);
+  for (let m = 0; m < M; m++) {
+    let s = ptr(1) + words(k0 * int(2) + m);
+    const d = ptr(0) + words(m * K);
+    for (let k = k0; k < k1; k++, s += words(int(2))) store<f32>(d + words(k), load<f32>(s));
+  }
+}
+
+/** dst[k · PR + r] = src[k · ld + r], zero where r has no row. */
+function gatherColumns(src: usize, ld: usize, rows: i32, kc: i32, dst: usize): void {
+  for (let k = 0; k < kc; k++, src += ld, dst += words(PR)) {
+    if (rows === PR && PR >= 4) {
+      v128.store(dst, v128.load(src));
+      for (let r = 4; r < PR; r++) store<f32>(dst + words(r), load<f32>(src + words(r)));
+    } else { for (let r = 0; r < PR; r++) store<f32>(dst + words(r), r < rows ? load<f32>(src + words(r)) : 0); }
   }
 }
