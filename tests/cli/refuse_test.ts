@@ -1,0 +1,70 @@
+import { expect, test } from "vitest";
+import { parseArgs } from "../../src/cli/args.ts";
+import { refuse } from "../../src/cli/refuse.ts";
+import { resolve } from "../../src/cli/settings.ts";
+
+const check = (...argv: string[]) => refuse(resolve("train", parseArgs("train", ["--model_name", "m", ...argv])));
+
+test("settings that act together are taken", () => {
+  for (
+    const argv of [
+      [],
+      ["--report_to", "none"],
+      [
+        "--eval_split",
+        "0.1",
+        "--eval_steps",
+        "5",
+        "--early_stopping_patience",
+        "2",
+        "--per_device_eval_batch_size",
+        "1",
+      ],
+      ["--save_gguf", "--quantization", "q8_0", "--save_path", "x"],
+      ["--save_model", "--save_method", "lora", "--push_model", "--hub_path", "me/it", "--hub_token", "hf_x"],
+      ["--raw_text_file", "t.txt", "--chunk_size", "64", "--stride", "8"],
+      ["--epochs", "2"],
+    ]
+  ) expect(() => check(...argv), argv.join(" ")).not.toThrow();
+});
+
+/** Each flag that cannot act in the run, and words of the way out. */
+const REFUSED: [argv: string, says: RegExp][] = [
+  ["--report_to wandb", /Cannot report to wandb.*metrics\.jsonl/],
+  ["--report_to all", /Cannot report to all/],
+  ["--optim adamw_8bit", /--optim adamw_8bit.*adamw_torch/],
+  ["--load_in_4bit", /--load_in_4bit.*Q4_0/],
+  ["--loftq_config x", /--loftq_config/],
+  ["--adaptive_rank", /--adaptive_rank/],
+  ["--save_model --save_method merged_4bit", /merged_4bit.*--save_gguf/],
+  ["--max_steps 5 --num_train_epochs 1", /--max_steps with --num_train_epochs/],
+  ["--dataset d --raw_text_file t", /--dataset with --raw_text_file/],
+  ["--eval_file f --eval_split 3", /--eval_file with --eval_split/],
+  ["--train_on_inputs --train_on_responses_only", /opposite/],
+  ["--response_turns last --train_on_inputs", /--response_turns: it acts only with --train_on_responses_only/],
+  ["--chunk_size 8", /--chunk_size: it acts only with --raw_text_file/],
+  ["--stride 8", /--stride: it acts only with --raw_text_file/],
+  ["--raw_text_file t --columns a=b", /--columns: it acts only with --dataset/],
+  ["--per_device_eval_batch_size 2", /--per_device_eval_batch_size: it acts only with --eval_file or --eval_split/],
+  ["--eval_steps 2", /--eval_steps: it acts only/],
+  ["--early_stopping_patience 2", /--early_stopping_patience/],
+  ["--eval_split 2 --early_stopping_patience 2", /only with --eval_steps/],
+  ["--save_method lora", /--save_method: it acts only with --save_model/],
+  ["--save_path p", /--save_path: it acts only with/],
+  ["--quantization f16", /--quantization: it acts only with --save_gguf/],
+  ["--push_model --hub_path a/b", /--push_model: it acts only with --save_model/],
+  ["--push_gguf --hub_path a/b", /--push_gguf: it acts only with --save_gguf/],
+  ["--save_gguf --push_gguf", /name the repository with --hub_path/],
+  ["--hub_path a/b", /--hub_path: it acts only with/],
+  ["--packing --group_by_length", /--group_by_length/],
+  ["--raw_text_file t --chunk_size 8 --stride 8", /less than --chunk_size 8/],
+  ["--backend cuda --num_threads 2", /--num_threads: it acts only with --backend wasm/],
+];
+
+test.each(REFUSED)("train %s is refused by name", (argv, says) => {
+  expect(() => check(...argv.split(" "))).toThrow(says);
+});
+
+test("all reasons are told at once", () => {
+  expect(() => check("--stride", "8", "--report_to", "wandb")).toThrow(/wandb[^]*stride/);
+});
