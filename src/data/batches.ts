@@ -8,13 +8,6 @@ import { orderRows } from "./order.ts";
 import { packRows } from "./pack.ts";
 import type { Batch, BatchOptions, Row, Rows } from "./types.ts";
 
-/** Where training stands in its data: the next micro-batch to come. */
-export interface DataPosition {
-  epoch: number;
-  /** Micro-batches of this epoch that are done. */
-  batch: number;
-}
-
 /** Row numbers of each micro-batch of one epoch. */
 export function planEpoch(rows: Rows, o: BatchOptions): number[][] {
   if (!(o.batchSize >= 1)) throw new ConfigError(`Cannot make batches of ${o.batchSize} rows`);
@@ -43,22 +36,6 @@ export function countBatches(rows: Rows, o: BatchOptions): number {
 export function* batches(rows: Rows, o: BatchOptions): Generator<Batch> {
   const plan = planEpoch(rows, o);
   for (let i = o.start ?? 0; i < plan.length; i++) yield layOut(plan[i]!.map((r) => rows.at(r)));
-}
-
-/** Micro-batches without end, epoch after epoch; with each the position after it, which is what a checkpoint keeps. */
-export function* endlessBatches(
-  rows: Rows,
-  o: Omit<BatchOptions, "epoch" | "start">,
-  from: DataPosition = { epoch: 0, batch: 0 },
-): Generator<{ batch: Batch; next: DataPosition }> {
-  if (rows.length === 0) throw new ConfigError("Cannot make batches: there are no rows");
-  for (let epoch = from.epoch, start = from.batch;; epoch++, start = 0) {
-    const plan = planEpoch(rows, { ...o, epoch });
-    for (let i = start; i < plan.length; i++) {
-      const next = i + 1 < plan.length ? { epoch, batch: i + 1 } : { epoch: epoch + 1, batch: 0 };
-      yield { batch: layOut(plan[i]!.map((r) => rows.at(r))), next };
-    }
-  }
 }
 
 /** Rows end to end: each token's target is the next one of its row, and its weight that target's. */

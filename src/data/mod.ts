@@ -17,7 +17,7 @@ export type {
   Row,
   Rows,
 } from "./types.ts";
-export { batches, countBatches, type DataPosition, endlessBatches, layOut, planEpoch } from "./batches.ts";
+export { batches, countBatches, layOut, planEpoch } from "./batches.ts";
 export { openDataset } from "./dataset.ts";
 export { splitRows } from "./order.ts";
 export { describeCounts, showExample, type ShowOptions } from "./preflight.ts";

@@ -19,9 +19,9 @@ export interface Bpe {
 /** Everything a tokenizer is made of. */
 export interface Parts {
   source: string;
-  /** In the shape of tokenizer.json; of a BPE without vocabulary and merges, which are `bpe`. */
+  /** In the shape of tokenizer.json, without vocabulary and merges, which are `bpe`. */
   json: Record<string, unknown>;
-  bpe: Bpe | null;
+  bpe: Bpe;
   size: number;
   bos: number | null;
   /** The first is the one to train. */
@@ -104,11 +104,9 @@ export class HuggingFaceTokenizer implements Tokenizer {
 /** Builds the library's object; its vocabulary, its merges and its words are looked up in ways of our own. */
 function openLibrary(parts: Parts): Library {
   const library = new Library(parts.json, {});
-  if (parts.bpe) {
-    fillVocabulary(library, parts.bpe.pieces);
-    setRanks(library.model, parts.bpe.rank);
-    cacheWords(library);
-  }
+  fillVocabulary(library, parts.bpe.pieces);
+  setRanks(library.model, parts.bpe.rank);
+  cacheWords(library);
   return library;
 }
 

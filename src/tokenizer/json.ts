@@ -36,8 +36,18 @@ export function tokenizerFromJson(files: TokenizerFiles, source: string): Tokeni
   if (!model?.vocab) {
     throw new FormatError(`Cannot read the tokenizer of '${source}': tokenizer.json has no model`, source);
   }
-  const bpe = Array.isArray(model.merges) && !Array.isArray(model.vocab);
-  const added = (files.tokenizer.added_tokens ?? []) as { id: number; content: string; special?: boolean }[];
+  if (!Array.isArray(model.merges) || Array.isArray(model.vocab)) {
+    throw new ConfigError(
+      `Cannot use the tokenizer of '${source}': its model is ${model.type} and this build knows BPE`,
+    );
+  }
+  const added = (files.tokenizer.added_tokens ?? []) as Added[];
+  const whole = added.find((t) => t.single_word);
+  if (whole) {
+    throw new ConfigError(
+      `Cannot use the tokenizer of '${source}': '${whole.content}' counts only as a whole word, which this build does not do`,
+    );
+  }
   const pieces = listPieces(model.vocab, added);
   const special = new Set(added.filter((t) => t.special).map((t) => t.id));
   const idOf = (key: string) => idOfToken(config[key], pieces, added) ?? firstId(generation[key + "_id"]);
@@ -52,9 +62,9 @@ export function tokenizerFromJson(files: TokenizerFiles, source: string): Tokeni
       pre_tokenizer: rewritePreTokenizer(files.tokenizer.pre_tokenizer as Node | null ?? null, source),
       post_processor: null,
       decoder: files.tokenizer.decoder ?? null,
-      model: bpe ? { ...model, type: "BPE", vocab: {}, merges: [] } : model,
+      model: { ...model, type: "BPE", vocab: {}, merges: [] },
     },
-    bpe: bpe ? { pieces, rank: ranksOfMerges(model.merges as string[] | [string, string][]) } : null,
+    bpe: { pieces, rank: ranksOfMerges(model.merges as string[] | [string, string][]) },
     size: pieces.length,
     bos,
     eos: findEnds(eos, ids(generation.eos_token_id), pieces, (id) => special.has(id)),
@@ -65,18 +75,25 @@ export function tokenizerFromJson(files: TokenizerFiles, source: string): Tokeni
   });
 }
 
+/** An entry of `added_tokens`. */
+interface Added {
+  id: number;
+  content: string;
+  special?: boolean;
+  single_word?: boolean;
+}
+
 /** Pieces by id; ids that no piece has are empty texts. */
-function listPieces(vocab: unknown, added: readonly { id: number; content: string }[]): string[] {
+function listPieces(vocab: unknown, added: readonly Added[]): string[] {
   const pieces: string[] = [];
-  if (Array.isArray(vocab)) vocab.forEach(([piece]) => pieces.push(piece));
-  else for (const [piece, id] of Object.entries(vocab as Record<string, number>)) pieces[id] = piece;
+  for (const [piece, id] of Object.entries(vocab as Record<string, number>)) pieces[id] = piece;
   for (const { id, content } of added) pieces[id] = content;
   for (let id = 0; id < pieces.length; id++) pieces[id] ??= "";
   return pieces;
 }
 
 /** The id of a token named in tokenizer_config.json, as text or as an object with its content. */
-function idOfToken(token: unknown, pieces: string[], added: readonly { id: number; content: string }[]): number | null {
+function idOfToken(token: unknown, pieces: string[], added: readonly Added[]): number | null {
   const text = typeof token === "string" ? token : (token as { content?: string } | null)?.content;
   if (text === undefined) return null;
   const id = added.find((t) => t.content === text)?.id ?? pieces.indexOf(text);

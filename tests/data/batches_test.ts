@@ -1,6 +1,6 @@
 /** Order, packing and micro-batches: every row once, the same on every runtime, resumable. */
 import { describe, expect, test } from "vitest";
-import { batches, countBatches, endlessBatches, layOut, planEpoch, type Row, splitRows } from "../../src/data/mod.ts";
+import { batches, countBatches, layOut, planEpoch, type Row, splitRows } from "../../src/data/mod.ts";
 import { packRows } from "../../src/data/pack.ts";
 import { RowStore } from "../../src/data/rows.ts";
 import { Random } from "../../src/core/philox.ts";
@@ -112,16 +112,6 @@ describe("a run that is resumed", () => {
   test("goes on with the batches it would have had", () => {
     const whole = [...batches(rows, o)];
     expect([...batches(rows, { ...o, start: 5 })]).toEqual(whole.slice(5));
-  });
-  test("goes on over the ends of epochs", () => {
-    const take = (n: number, from?: { epoch: number; batch: number }) =>
-      endlessBatches(rows, o, from).take(n).toArray();
-    const per = countBatches(rows, o), whole = take(2 * per + 5);
-    expect(whole[per - 1]!.next).toEqual({ epoch: 1, batch: 0 });
-    for (const done of [1, per - 1, per, per + 3]) {
-      expect(take(4, whole[done - 1]!.next)).toEqual(whole.slice(done, done + 4));
-    }
-    expect(whole[per]!.batch).toEqual(batches(rows, { ...o, epoch: 1 }).next().value);
   });
 });
 

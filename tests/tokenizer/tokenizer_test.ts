@@ -205,6 +205,14 @@ describe("a tokenizer from a folder", () => {
     }));
     expect(Array.from(t.encode("he", { special: true }))).toEqual([2]);
   });
+  test("refuses by name what the library would do otherwise than Rust", () => {
+    const unigram = { ...json, model: { type: "Unigram", vocab: [["a", 0]] } };
+    expect(() => loadTokenizer(folder("unigram", { "tokenizer.json": unigram }))).toThrow("its model is Unigram");
+    const whole = { ...json, added_tokens: [{ id: 3, content: "word", single_word: true }] };
+    expect(() => loadTokenizer(folder("whole", { "tokenizer.json": whole }))).toThrow(
+      "'word' counts only as a whole word",
+    );
+  });
   test("names what is missing", () => {
     expect(() => loadTokenizer(join(root, "absent"))).toThrow("does not exist");
     expect(() => loadTokenizer(folder("empty", {}))).toThrow("has no tokenizer.json");
