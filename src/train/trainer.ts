@@ -4,6 +4,7 @@
  */
 import { mkdirSync } from "node:fs";
 import { join } from "node:path";
+import { setImmediate } from "node:timers";
 import { DataError } from "../core/errors.ts";
 import type { Backend } from "../core/backend.ts";
 import { batches } from "../data/mod.ts";
@@ -166,6 +167,8 @@ class Training {
     for (const batches of feed(run.rows, run.feed, this.#place)) {
       if (this.#step >= totalSteps) break;
       await this.#train(batches);
+      // Where a step is computed in this thread, only a turn of the event loop lets a signal (Ctrl-C) be heard.
+      await new Promise((resolve) => setImmediate(resolve));
       if (await this.#afterStep()) {
         ended = "early stop";
         break;
