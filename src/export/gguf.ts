@@ -6,6 +6,7 @@
 import type { BlockCodec } from "../core/block_codec.ts";
 import { type DType, isQuant } from "../core/dtype.ts";
 import { ConfigError } from "../core/errors.ts";
+import { encodeFiniteHalves } from "../formats/float16.ts";
 import { writeGguf } from "../formats/gguf_write.ts";
 import { canQuantize, quantize } from "../formats/quantize.ts";
 import { floatTensor, type TensorToWrite } from "../formats/safetensors_write.ts";
@@ -85,7 +86,8 @@ function encodeRows(t: MergedTensor, c: ModelConfig, dtype: DType, o: GgufOption
     for (let from = 0; from < rows; from += step) {
       yield async () => {
         const values = fileRows(t, c, from, Math.min(rows, from + step));
-        return codec && isQuant(dtype) ? await codec.encode(dtype, cols, values, importance) : quantize(dtype, values);
+        if (codec && isQuant(dtype)) return await codec.encode(dtype, cols, values, importance);
+        return dtype === "f16" ? encodeFiniteHalves(values, t.gguf) : quantize(dtype, values);
       };
     }
   }

@@ -13,6 +13,7 @@ import type { GgufField } from "../models/mod.ts";
 import { type Tokenizer, tokenizerFromGguf } from "../tokenizer/mod.ts";
 import { ENDS } from "../tokenizer/ends.ts";
 import { preTokenizerName } from "./pre_tokenizer_name.ts";
+import { refuseDifferences } from "./tokenizer_probe.ts";
 
 /** tokenizer.ggml.token_type. */
 const TYPE = { normal: 1, unknown: 2, control: 3, userDefined: 4, unused: 5, byte: 6 } as const;
@@ -34,15 +35,6 @@ interface TokenizerJson {
 
 /** Added tokens that are control tokens though the file does not call them special (does_token_look_special). */
 const LOOKS_SPECIAL = /^<\|.*\|>$|^<｜.*｜>$|^<unused.*>$|^<pad>$|^<mask>$|^<2mass>$|^\[@BOS@\]$/s;
-
-/** Texts that tell tokenizers apart: scripts, digits, spaces, line ends, contractions, code, emoji. */
-const PROBES = [
-  "Hello world! It's 2024, isn't it? I'LL say: 1234567.89 §±",
-  "  two  spaces\tand\ttabs\n\n\nlines \r\n end   ",
-  "Привет, мир; 你好，世界！ こんにちは 안녕하세요 مرحبا नमस्ते ไทย",
-  "def f(x):\n    return x**2 + 0x1F  # naïve café\n",
-  "🦙🚀👩‍👩‍👧 x₁²½ e\u0301 \u00a0\u200b ʼn ﬁ",
-];
 
 /** Pieces by id, their types, as long as the embedding has rows. */
 function listPieces(json: TokenizerJson, rows: number): { pieces: string[]; types: Int32Array } {
@@ -120,19 +112,6 @@ export function tokenizerIds(tokenizer: Tokenizer): Map<string, GgufField> {
   return out;
 }
 
-function refuseDifferences(original: Tokenizer, meta: ReadonlyMap<string, GgufField>, source: string): void {
-  const written = tokenizerFromGguf(new Map([...meta].map(([k, f]) => [k, f.value])), source);
-  const specials = original.eos.map((id) => `a${original.piece(id)}b`);
-  for (const text of [...PROBES, ...specials]) {
-    const [a, b] = [original.encode(text), written.encode(text)];
-    if (a.join() === b.join()) continue;
-    throw new ConfigError(
-      `Cannot write the tokenizer of '${source}' as GGUF: ${JSON.stringify(text.slice(0, 40))}… would be ` +
-        `[${b.slice(0, 12)}…] where the model knows [${a.slice(0, 12)}…]`,
-    );
-  }
-}
-
 /**
  * The keys for a Hugging Face folder.
  * @param tokenizer the folder's, perhaps with another template, which is the one written
@@ -165,6 +144,6 @@ export function tokenizerFields(dir: string, tokenizer: Tokenizer, rows: number)
   for (const [name, template] of otherTemplates(dir)) {
     out.set(`tokenizer.chat_template.${name}`, { value: template, type: { type: "string", array: false } });
   }
-  refuseDifferences(tokenizer, out, dir);
+  refuseDifferences(tokenizer, tokenizerFromGguf(new Map([...out].map(([k, f]) => [k, f.value])), dir), "GGUF");
   return out;
 }

@@ -2,6 +2,7 @@
  * Conversions between f32 and the 16-bit and 8-bit floats, rounding to nearest even as hardware and ggml do.
  * @module
  */
+import { ConfigError } from "../core/errors.ts";
 
 const word = new Uint32Array(1);
 const float = new Float32Array(word.buffer);
@@ -78,6 +79,16 @@ export function encodeHalves(x: Float32Array): Uint8Array<ArrayBuffer> {
   const out = new Uint16Array(x.length);
   for (let i = 0; i < x.length; i++) out[i] = toHalf(x[i]!);
   return new Uint8Array(out.buffer);
+}
+
+/** The same, for a tensor called `name`. @throws {ConfigError} when a value is beyond what a half holds, and would be infinite */
+export function encodeFiniteHalves(x: Float32Array, name: string): Uint8Array<ArrayBuffer> {
+  for (let i = 0; i < x.length; i++) {
+    if (Math.abs(x[i]!) > 65504) {
+      throw new ConfigError(`Cannot write '${name}' as f16: it has the value ${x[i]}, and f16 ends at 65504; use bf16`);
+    }
+  }
+  return encodeHalves(x);
 }
 
 /** f32 values as bfloat16, little-endian. */

@@ -1,0 +1,135 @@
+/**
+ * Writes a merged model as a Hugging Face folder: weights in 16 bits, config, tokenizer. What the source folder had is
+ * copied; what a GGUF never had (tokenizer.json, config.json) is made from its metadata.
+ * @module
+ */
+import { copyFileSync, existsSync, mkdirSync, readdirSync } from "node:fs";
+import { join } from "node:path";
+import { ConfigError } from "../core/errors.ts";
+import { encodeBf16, encodeFiniteHalves } from "../formats/float16.ts";
+import { writeWhole } from "../formats/new_file.ts";
+import { readJsonObject } from "../formats/peft.ts";
+import { type TensorToWrite, writeSafetensorsFolder } from "../formats/safetensors_write.ts";
+import type { Tokenizer } from "../tokenizer/mod.ts";
+import type { MergedModel, MergedTensor } from "./merge.ts";
+import { tokenizerFiles } from "./tokenizer_files.ts";
+
+/** Types a folder's weights may have. */
+export type FolderType = "f16" | "bf16" | "f32";
+
+/** How a folder is written. */
+export interface FolderOptions {
+  readonly tokenizer: Tokenizer;
+  /** Default: bf16 where the source has it, else f16. */
+  readonly dtype?: FolderType;
+  /** Bytes of a shard; default 5e9, as transformers. */
+  readonly shardBytes?: number;
+  readonly onProgress?: (bytes: number, total: number) => void;
+}
+
+/** transformers' class of each model_type, for configs that name none. */
+const CLASSES: Readonly<Record<string, string>> = {
+  llama: "LlamaForCausalLM",
+  mistral: "MistralForCausalLM",
+  qwen2: "Qwen2ForCausalLM",
+  qwen3: "Qwen3ForCausalLM",
+  gemma: "GemmaForCausalLM",
+  gemma2: "Gemma2ForCausalLM",
+  gemma3_text: "Gemma3ForCausalLM",
+  phi3: "Phi3ForCausalLM",
+  smollm3: "SmolLM3ForCausalLM",
+};
+
+const TORCH_NAMES = { f16: "float16", bf16: "bfloat16", f32: "float32" } as const;
+
+/** Files of a model's folder that belong to the tokenizer or to generation. */
+const COPIED =
+  /^(tokenizer.*|special_tokens_map\.json|added_tokens\.json|vocab\.(json|txt)|merges\.txt|generation_config\.json|chat_template\.(jinja|json)|.*\.(model|tiktoken))$/;
+
+/** Elements of a chunk. */
+const CHUNK = 1 << 20;
+
+function typeOfFolder(model: MergedModel): FolderType {
+  return model.tensors.some((t) => t.stored.dtype === "bf16") ? "bf16" : "f16";
+}
+
+function* encodeChunks(t: MergedTensor, dtype: FolderType): Generator<Uint8Array> {
+  const rows = t.shape[0]!;
+  const step = Math.max(1, Math.floor(CHUNK / (t.shape[1] ?? 1)));
+  for (let from = 0; from < rows; from += step) {
+    const x = t.rows(from, Math.min(rows, from + step));
+    if (dtype === "f16") yield encodeFiniteHalves(x, t.hf);
+    else yield dtype === "bf16" ? encodeBf16(x) : new Uint8Array(x.buffer);
+  }
+}
+
+/** config.json with what the export changed: type, and a head taken apart. @throws {ConfigError} for a GGUF's own rope */
+export function configJson(model: MergedModel, dtype: FolderType): Record<string, unknown> {
+  const path = join(model.source.path, "config.json");
+  const json: Record<string, unknown> = existsSync(path) ? readJsonObject(path) : { ...model.hf };
+  const rope = (json.rope_scaling ?? {}) as { rope_type?: string };
+  if (rope.rope_type === "factors") {
+    throw new ConfigError(
+      "Cannot write config.json: the GGUF keeps its rope scaling as factors, which transformers has no setting for; " +
+        "export from the original folder",
+    );
+  }
+  const key = "dtype" in json ? "dtype" : "torch_dtype";
+  return {
+    architectures: [CLASSES[String(json.model_type)]],
+    ...json,
+    [key]: TORCH_NAMES[dtype],
+    tie_word_embeddings: model.config.tied,
+  };
+}
+
+/** Writes text under a temporary name and renames it. */
+function writeText(path: string, text: string): Promise<void> {
+  return writeWhole(path, async (file) => file.write(new TextEncoder().encode(text)));
+}
+
+/** Copies or makes the tokenizer's files; a template set in training is written beside them. */
+async function writeTokenizer(dir: string, model: MergedModel, tokenizer: Tokenizer): Promise<void> {
+  const { source } = model;
+  if (source.gguf) {
+    for (const [name, text] of tokenizerFiles(source.gguf.meta, tokenizer, source.path)) {
+      await writeText(join(dir, name), text);
+    }
+  } else {
+    for (const name of readdirSync(source.path).filter((n) => COPIED.test(n))) {
+      copyFileSync(join(source.path, name), join(dir, name));
+    }
+    // transformers prefers this file to any other place a template may stand.
+    if (tokenizer.template) await writeText(join(dir, "chat_template.jinja"), tokenizer.template);
+  }
+  if (existsSync(join(dir, "generation_config.json"))) return;
+  const generation = { bos_token_id: tokenizer.bos, eos_token_id: [...tokenizer.eos], pad_token_id: tokenizer.pad };
+  const set = Object.entries(generation).filter(([, v]) => v !== null);
+  await writeText(join(dir, "generation_config.json"), JSON.stringify(Object.fromEntries(set), null, 2) + "\n");
+}
+
+/**
+ * Writes the folder, which is made if need be.
+ * @returns names of the weight files
+ * @throws {ConfigError} for values that the type cannot hold, or a source that transformers' config cannot describe
+ */
+export async function writeModelFolder(dir: string, model: MergedModel, o: FolderOptions): Promise<string[]> {
+  const dtype = o.dtype ?? typeOfFolder(model);
+  const config = configJson(model, dtype);
+  mkdirSync(dir, { recursive: true });
+  const total = model.tensors.reduce((n, t) => n + t.shape.reduce((a, b) => a * b, 1), 0);
+  let done = 0;
+  const tensors = model.tensors.map((t): TensorToWrite => ({
+    name: t.hf,
+    dtype,
+    shape: t.shape,
+    *chunks() {
+      yield* encodeChunks(t, dtype);
+      o.onProgress?.(done += t.shape.reduce((a, b) => a * b, 1), total);
+    },
+  }));
+  const names = await writeSafetensorsFolder(dir, tensors, o.shardBytes);
+  await writeText(join(dir, "config.json"), JSON.stringify(config, null, 2) + "\n");
+  await writeTokenizer(dir, model, o.tokenizer);
+  return names;
+}
