@@ -3,7 +3,7 @@
  * an array under one key; or one object a line, which is common under this name too.
  * @module
  */
-import { isUtf8 } from "node:buffer";
+import { Buffer, isUtf8 } from "node:buffer";
 import { readFileSync, statSync } from "node:fs";
 import { DataError } from "../../core/errors.ts";
 import { readJsonLines, readLines, readPieces } from "./lines.ts";

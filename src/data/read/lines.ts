@@ -1,4 +1,5 @@
 /** Files read piece by piece: bytes, lines, records of one JSON object a line. @module */
+import { Buffer } from "node:buffer";
 import { closeSync, openSync, readSync } from "node:fs";
 import { parseRecord, type RawRecord } from "./record.ts";
 
