@@ -19,6 +19,7 @@ import { check } from "../src/core/check.ts";
 import { bytesOf, type DType, DTYPES, isQuant } from "../src/core/dtype.ts";
 import { ShapeError } from "../src/core/errors.ts";
 import { byteLength, cols, type Handle, numel, rowsOf, type Tensor } from "../src/core/tensor.ts";
+import { runAttention, runAttentionBwd, runAttentionCached } from "./attention.ts";
 import { runMatmul } from "./matmul.ts";
 import type { LinearMemory } from "./memory.ts";
 import type { Pool } from "./pool.ts";
@@ -100,6 +101,10 @@ export class WasmBackend implements Backend {
     }
     return this.mem.at(t);
   }
+  #allF32(...tensors: Tensor[]): Tensor[] {
+    tensors.forEach((t) => this.#f32(t));
+    return tensors;
+  }
   #f32OrNone(t: Tensor | null): number {
     return t ? this.#f32(t) : 0;
   }
@@ -163,10 +168,7 @@ export class WasmBackend implements Backend {
 
   attention(out: Tensor, lse: Tensor, q: Tensor, k: Tensor, v: Tensor, s: Seqs, o: AttnOpts): void {
     check.attention(out, lse, q, k, v, s, o);
-    const [N, H, d] = q.shape, S = numel(s.cu) - 1, cu = this.mem.at(s.cu);
-    this.pool.run("attention", "checkSequences", 1, [cu, S, N, s.maxLen]);
-    const args = [...[out, lse, q, k, v].map((t) => this.#f32(t)), cu, N, S, H, k.shape[1], d, o.window];
-    this.pool.run("attention", "attention", N, args, [o.scale, o.softcap]);
+    runAttention(this.pool, (t) => this.mem.at(t), this.#allF32(out, lse, q, k, v), s, o);
   }
 
   attentionBwd(
@@ -183,12 +185,8 @@ export class WasmBackend implements Backend {
     o: AttnOpts,
   ): void {
     check.attentionBwd(dq, dk, dv, dOut, q, k, v, out, lse, s, o);
-    const [N, H, d] = q.shape, S = numel(s.cu) - 1, cu = this.mem.at(s.cu);
-    this.pool.run("attentionBwd", "checkSequences", 1, [cu, S, N, s.maxLen]);
-    const tensors = [dq, dk, dv, dOut, q, k, v, out, lse].map((t) => this.#f32(t));
-    const args = [...tensors, cu, N, S, H, k.shape[1], d, o.window];
-    this.pool.run("attentionBwd", "attentionBwdQ", N, args, [o.scale, o.softcap]);
-    this.pool.run("attentionBwd", "attentionBwdKV", N, args, [o.scale, o.softcap]);
+    const tensors = this.#allF32(dq, dk, dv, dOut, q, k, v, out, lse);
+    runAttentionBwd(this.pool, (t) => this.mem.at(t), tensors, s, o);
   }
 
   cacheWrite(kc: Tensor, vc: Tensor, k: Tensor, v: Tensor, seq: Tensor, pos: Tensor): void {
@@ -200,9 +198,8 @@ export class WasmBackend implements Backend {
 
   attentionCached(out: Tensor, q: Tensor, kc: Tensor, vc: Tensor, seq: Tensor, pos: Tensor, o: AttnOpts): void {
     check.attentionCached(out, q, kc, vc, seq, pos, o);
-    const [N, H, d] = q.shape, [S, L, K] = kc.shape, tensors = [out, q, kc, vc].map((t) => this.#f32(t));
-    const args = [...tensors, this.mem.at(seq), this.mem.at(pos), N, S, L, H, K, d, o.window];
-    this.pool.run("attentionCached", "attentionCached", N, args, [o.scale, o.softcap]);
+    const tensors = [...this.#allF32(out, q, kc, vc), seq, pos];
+    runAttentionCached(this.pool, (t) => this.mem.at(t), tensors, o);
   }
 
   glu(h: Tensor, gate: Tensor, up: Tensor | null, act: Act): void {

@@ -10,6 +10,8 @@ import { byteLength, type Handle, type Tensor } from "../src/core/tensor.ts";
 const PAGE = 65536;
 /** A cache line and more: arenas count on 256 (src/core/arena.ts). */
 const ALIGN = 256;
+/** Kernels read rows four floats at a time, up to 12 bytes after the end, and the last row may end the memory. */
+const MARGIN = 64;
 /** 4 GiB less one page, so that the end of the last block is still a u32. */
 export const MOST_BYTES: number = 65535 * PAGE;
 
@@ -92,7 +94,7 @@ export class LinearMemory {
     const last = this.#free.at(-1);
     const joins = last !== undefined && last.at + last.bytes === this.#end;
     const at = joins ? last.at : this.#end;
-    if (at + size > this.#base + this.limit) {
+    if (at + size + MARGIN > this.#base + this.limit) {
       const left = this.limit - this.#active;
       throw new MemoryError(
         `Cannot allocate ${size} bytes: ${left} of ${this.limit} are left` +
@@ -101,7 +103,7 @@ export class LinearMemory {
         left,
       );
     }
-    this.#grow(at + size);
+    this.#grow(at + size + MARGIN);
     if (joins) this.#free.pop();
     this.#end = at + size;
     return at;

@@ -137,6 +137,15 @@ export class Pool {
     if (ctl[C.fail] !== 0) this.#throwFailure(op);
   }
 
+  /** Runs a kernel without units on the calling thread and returns its result. */
+  call(op: string, kernel: string, args: readonly number[]): number {
+    if (this.#closed) throw new BackendError(`Cannot run ${op}: the backend is closed`, op);
+    for (let i = 0; i < args.length; i++) this.#ctl[C.args + i] = args[i];
+    const result = (this.#exports[kernel] as () => number)();
+    if (this.#ctl[C.fail] !== 0) this.#throwFailure(op);
+    return result;
+  }
+
   #share(index: number, units: number): void {
     const ctl = this.#ctl, run = this.#kernels[index];
     ctl[C.kernel] = index;

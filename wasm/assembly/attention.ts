@@ -1,143 +1,163 @@
-// Causal attention over packed sequences, forward and backward, and over a cache. First version: one query at a time.
-import { BAD_CACHE_ROW, BAD_SEQUENCES, fail, float, int, ptr, words } from "./job";
-import { dot } from "./matmul";
-import { exp1, tanh1 } from "./math";
+// Causal attention in tiles (Dao et al. 2022, "FlashAttention": online softmax, no S×S buffer), over packed sequences and
+// over a cache. A block is up to QB consecutive positions of one sequence (attention_blocks.ts); unit u is a block of one
+// kv head and up to SHARE of its query heads, which meet each packed tile of keys and values together.
+// Bound by arithmetic: 4·d·keys a query and head, 2 products and one exponential a score.
+import { float, int, ptr, words } from "./job";
+import { exp1, expv, max4, sum4, tanh1, tanhv } from "./math";
+import { MR, NR, tileRows } from "./micro";
+import { packPlain, packTransposed, panelBytes } from "./pack";
 
-/** Row n's sequence as first row << 32 | end; -1 when it lies outside all. */
-function sequenceOf(cu: usize, S: i32, n: i32): i32 {
-  for (let s = 0; s < S; s++) {
-    if (n < load<i32>(cu + words(s + 1))) return n < load<i32>(cu + words(s)) ? -1 : s;
-  }
-  return -1;
-}
+/** Queries of a block and keys of a tile; ../attention.ts has the same numbers. */
+export const QB: i32 = 64;
+export const KB: i32 = 64;
 
+/** c[rows, cols] = alpha · a · panels (+ c), over k; c and its rows are padded to whole tiles. */
 // @ts-ignore: decorator
 @inline
-function axpy(y: usize, x: usize, n: i32, f: f32): void {
-  const f4 = f32x4.splat(f);
+export function product(a: usize, lda: usize, rows: i32, panels: usize, k: i32, cols: i32, c: usize, ldc: usize, alpha: f32, add: bool): void {
+  for (let n = 0; n < cols; n += NR, panels += panelBytes(NR, k)) {
+    for (let m = 0; m < rows; m += MR) {
+      tileRows(k, a + <usize>m * lda, lda, rows - 1 - m, panels, c + <usize>m * ldc + words(n), ldc, alpha, add);
+    }
+  }
+}
+
+/** d rounded up to whole panels of any kernel. */
+// @ts-ignore: decorator
+@inline
+export function padded(d: i32): i32 {
+  return (d + 15) & ~15;
+}
+
+// Arguments: out, lse or 0, q, k, v, blocks, count, N, H, K, d, window, SHARE, floats a key row (K·d); scale, softcap.
+
+export function attention(u: i32, scratch: usize): void {
+  const N = int(7), H = int(8), K = int(9), d = int(10), share = int(12), G = H / K;
+  const parts = (G + share - 1) / share, slice = u / int(6), block = ptr(5) + (<usize>(int(6) - 1 - u % int(6)) << 4);
+  const kv = slice / parts, g0 = slice % parts * share, heads = min(share, G - g0);
+  const n0 = load<i32>(block), rows = load<i32>(block, 4), base = load<i32>(block, 8), p0 = load<i32>(block, 12);
+  const h0 = kv * G + g0;
+  if (base < 0) return outside(n0, rows, h0, heads);
+  const dp = padded(d), step = words(int(13));
+  const keys = scratch, values = keys + words((KB / NR) * (NR * d + 16)), s = values + words((dp / NR) * (NR * KB + 16));
+  const o = s + words(QB * KB), stat = o + words(heads * QB * dp);
+  memory.fill(o, 0, words(heads * QB * dp));
+  for (let r = 0; r < heads * QB; r++) {
+    store<f32>(stat + words(2 * r), -1e30);
+    store<f32>(stat + words(2 * r), 0, 4);
+  }
+  const end = p0 + rows, window = int(11), lda = words(H * d);
+  for (let j = window > 0 ? max(0, p0 - window + 1) : 0; j < end; j += KB) {
+    const nk = min(KB, end - j), at = <usize>(base + j) * step + words(kv * d);
+    packTransposed(ptr(3) + at, 0, step, 0, d, 0, nk, keys, 0);
+    packPlain(ptr(4) + at, 0, step, 0, nk, 0, d, values, 0);
+    for (let g = 0; g < heads; g++) {
+      const q = ptr(2) + words((n0 * H + h0 + g) * d), og = o + words(g * QB * dp);
+      scores(q, lda, rows, keys, d, nk, p0 - j, s);
+      softmax(s, rows, nk, p0 - j, window, float(1), og, dp, stat + words(2 * g * QB));
+      weigh(s, rows, values, nk, p0 - j, d, og, words(dp));
+    }
+  }
+  for (let g = 0; g < heads; g++) finish(n0, rows, h0 + g, o + words(g * QB * dp), dp, stat + words(2 * g * QB), N, H, d);
+}
+
+/** Rows outside every sequence. */
+function outside(n0: i32, rows: i32, h0: i32, heads: i32): void {
+  for (let n = n0; n < n0 + rows; n++) {
+    memory.fill(ptr(0) + words((n * int(8) + h0) * int(10)), 0, words(heads * int(10)));
+    if (ptr(1)) { for (let h = h0; h < h0 + heads; h++) store<f32>(ptr(1) + words(h * int(7) + n), 0); }
+  }
+}
+
+/** s[rows, nk] = scale · q · keysᵀ, without the tiles that the mask removes. `shift` is query 0's place among the keys. */
+// @ts-ignore: decorator
+@inline
+function scores(q: usize, lda: usize, rows: i32, keys: usize, d: i32, nk: i32, shift: i32, s: usize): void {
+  for (let n = 0; n < nk; n += NR, keys += panelBytes(NR, d)) {
+    const first = max(0, n - shift) / MR * MR;
+    for (let m = first; m < rows; m += MR) {
+      tileRows(d, q + <usize>m * lda, lda, rows - 1 - m, keys, s + words(m * KB + n), words(KB), float(0), false);
+    }
+  }
+}
+
+/** Scores to weights e^(s - top), row by row; what was summed so far is scaled to the new top. */
+function softmax(s: usize, rows: i32, nk: i32, shift: i32, window: i32, cap: f32, o: usize, dp: i32, stat: usize): void {
+  for (let r = 0; r < rows; r++, s += words(KB), stat += 8) {
+    const hi = min(nk, r + shift + 1), lo = window > 0 ? max(0, r + shift + 1 - window) : 0;
+    if (hi <= lo) {
+      memory.fill(s, 0, words(KB));
+      continue;
+    }
+    if (cap > 0) capScores(s + words(lo), hi - lo, cap);
+    const before = load<f32>(stat), top = max(before, rowMax(s + words(lo), hi - lo));
+    const sum = rowExp(s + words(lo), hi - lo, top);
+    if (lo > 0) memory.fill(s, 0, words(lo));
+    memory.fill(s + words(hi), 0, words(KB - hi));
+    const f = exp1(before - top);
+    store<f32>(stat, top);
+    store<f32>(stat, load<f32>(stat, 4) * f + sum, 4);
+    if (f !== 1) {
+      const f4 = f32x4.splat(f), row = o + words(r * dp);
+      for (let i = 0; i < dp; i += 4) v128.store(row + words(i), f32x4.mul(v128.load(row + words(i)), f4));
+    }
+  }
+}
+
+/** z = cap · tanh(z / cap) */
+export function capScores(z: usize, n: i32, cap: f32): void {
+  const c = f32x4.splat(cap), r = f32x4.splat(1 / cap);
   let i = 0;
-  for (; i + 4 <= n; i += 4) v128.store(y + words(i), f32x4.add(v128.load(y + words(i)), f32x4.mul(f4, v128.load(x + words(i)))));
-  for (; i < n; i++) store<f32>(y + words(i), load<f32>(y + words(i)) + f * load<f32>(x + words(i)));
+  for (; i + 4 <= n; i += 4, z += 16) v128.store(z, f32x4.mul(c, tanhv(f32x4.mul(v128.load(z), r))));
+  for (; i < n; i++, z += 4) store<f32>(z, cap * tanh1(load<f32>(z) * (1 / cap)));
 }
 
+export function rowMax(z: usize, n: i32): f32 {
+  let m = f32x4.splat(-Infinity), i = 0;
+  for (; i + 4 <= n; i += 4, z += 16) m = f32x4.pmax(m, v128.load(z));
+  let top = max4(m);
+  for (; i < n; i++, z += 4) top = max(top, load<f32>(z));
+  return top;
+}
+
+/** z = e^(z - top); returns the sum. */
+export function rowExp(z: usize, n: i32, top: f32): f32 {
+  const t = f32x4.splat(top);
+  let sum = f32x4.splat(0), i = 0;
+  for (; i + 4 <= n; i += 4, z += 16) {
+    const e = expv(f32x4.sub(v128.load(z), t));
+    v128.store(z, e);
+    sum = f32x4.add(sum, e);
+  }
+  let total = sum4(sum);
+  for (; i < n; i++, z += 4) {
+    const e = exp1(load<f32>(z) - top);
+    store<f32>(z, e);
+    total += e;
+  }
+  return total;
+}
+
+/** o[rows, d] += s · values; a row tile stops at its last query's own key. */
 // @ts-ignore: decorator
 @inline
-function cap(s: f32, softcap: f32): f32 {
-  return softcap > 0 ? softcap * tanh1(s / softcap) : s;
-}
-
-/** One query over `count` keys `step` bytes apart; returns the log-sum-exp. */
-function attend(out: usize, q: usize, k: usize, v: usize, step: usize, count: i32, d: i32, scale: f32, softcap: f32): f32 {
-  memory.fill(out, 0, words(d));
-  let top: f32 = -Infinity, sum: f32 = 0;
-  for (let j = 0; j < count; j++, k += step, v += step) {
-    const s = cap(scale * dot(q, k, d), softcap);
-    if (s > top) {
-      const f = exp1(top - s);
-      for (let i = 0; i < d; i++) store<f32>(out + words(i), load<f32>(out + words(i)) * f);
-      sum *= f;
-      top = s;
-    }
-    const p = exp1(s - top);
-    sum += p;
-    axpy(out, v, d, p);
-  }
-  for (let i = 0; i < d; i++) store<f32>(out + words(i), load<f32>(out + words(i)) / sum);
-  return top + <f32>Math.log(sum);
-}
-
-/** Arguments: out, lse, q, k, v, cu, N, S, H, K, d, window; scale, softcap. Unit u is one query. */
-export function attention(n: i32, _: usize): void {
-  const N = int(6), H = int(8), K = int(9), d = int(10), window = int(11), cu = ptr(5);
-  const s = sequenceOf(cu, int(7), n);
-  if (s < 0) {
-    memory.fill(ptr(0) + words(n * H * d), 0, words(H * d));
-    for (let h = 0; h < H; h++) store<f32>(ptr(1) + words(h * N + n), 0);
-    return;
-  }
-  let first = load<i32>(cu + words(s));
-  if (window > 0) first = max(first, n - window + 1);
-  for (let h = 0; h < H; h++) {
-    const at = words((n * H + h) * d), kv = words((first * K + h / (H / K)) * d);
-    const l = attend(ptr(0) + at, ptr(2) + at, ptr(3) + kv, ptr(4) + kv, words(K * d), n - first + 1, d, float(0), float(1));
-    store<f32>(ptr(1) + words(h * N + n), l);
-  }
-}
-
-// Arguments of both: dq, dk, dv, dOut, q, k, v, out, lse, cu, N, S, H, K, d, window; scale, softcap.
-
-/** ds of one pair, and p in `pair`. */
-// @ts-ignore: decorator
-@inline
-function pairGrad(q: usize, k: usize, dOut: usize, v: usize, d: i32, lse: f32, mean: f32, pair: usize): f32 {
-  const raw = float(0) * dot(q, k, d), cp = float(1);
-  let s = raw, slope: f32 = 1;
-  if (cp > 0) {
-    const t = tanh1(raw / cp);
-    s = cp * t;
-    slope = 1 - t * t;
-  }
-  const p = exp1(s - lse);
-  store<f32>(pair, p);
-  return p * (dot(dOut, v, d) - mean) * slope * float(0);
-}
-
-export function attentionBwdQ(n: i32, scratch: usize): void {
-  const N = int(10), H = int(12), K = int(13), d = int(14), window = int(15), cu = ptr(9);
-  const s = sequenceOf(cu, int(11), n);
-  memory.fill(ptr(0) + words(n * H * d), 0, words(H * d));
-  if (s < 0) return;
-  let first = load<i32>(cu + words(s));
-  if (window > 0) first = max(first, n - window + 1);
-  for (let h = 0; h < H; h++) {
-    const at = words((n * H + h) * d), lse = load<f32>(ptr(8) + words(h * N + n));
-    const mean = dot(ptr(3) + at, ptr(7) + at, d);
-    for (let j = first; j <= n; j++) {
-      const kv = words((j * K + h / (H / K)) * d);
-      const ds = pairGrad(ptr(4) + at, ptr(5) + kv, ptr(3) + at, ptr(6) + kv, d, lse, mean, scratch);
-      axpy(ptr(0) + at, ptr(5) + kv, d, ds);
+function weigh(s: usize, rows: i32, values: usize, nk: i32, shift: i32, d: i32, o: usize, ldo: usize): void {
+  for (let n = 0; n < d; n += NR, values += panelBytes(NR, nk)) {
+    for (let m = 0; m < rows; m += MR) {
+      const k = min(nk, m + MR + shift);
+      if (k <= 0) continue;
+      tileRows(k, s + words(m * KB), words(KB), rows - 1 - m, values, o + <usize>m * ldo + words(n), ldo, 1, true);
     }
   }
 }
 
-export function attentionBwdKV(j: i32, scratch: usize): void {
-  const N = int(10), H = int(12), K = int(13), d = int(14), window = int(15), cu = ptr(9);
-  const s = sequenceOf(cu, int(11), j);
-  memory.fill(ptr(1) + words(j * K * d), 0, words(K * d));
-  memory.fill(ptr(2) + words(j * K * d), 0, words(K * d));
-  if (s < 0) return;
-  let end = load<i32>(cu + words(s + 1));
-  if (window > 0) end = min(end, j + window);
-  for (let h = 0; h < H; h++) {
-    const kv = words((j * K + h / (H / K)) * d);
-    for (let n = j; n < end; n++) {
-      const at = words((n * H + h) * d), lse = load<f32>(ptr(8) + words(h * N + n));
-      const mean = dot(ptr(3) + at, ptr(7) + at, d);
-      const ds = pairGrad(ptr(4) + at, ptr(5) + kv, ptr(3) + at, ptr(6) + kv, d, lse, mean, scratch);
-      axpy(ptr(1) + kv, ptr(4) + at, d, ds);
-      axpy(ptr(2) + kv, ptr(3) + at, d, load<f32>(scratch));
-    }
-  }
-}
-
-/** One unit: cu climbs from 0 or more to at most N in steps of at most maxLen. Arguments: cu, S, N, maxLen. */
-export function checkSequences(_u: i32, _: usize): void {
-  const S = int(1), N = int(2), maxLen = int(3);
-  for (let s = 0; s <= S; s++) {
-    const at = load<i32>(ptr(0) + words(s)), before = s ? load<i32>(ptr(0) + words(s - 1)) : 0;
-    if (at < before || at > N || (s && at - before > maxLen)) return fail(BAD_SEQUENCES, s, at);
-  }
-}
-
-/** Arguments: out, q, kc, vc, seq, pos, N, S, L, H, K, d, window; scale, softcap. Unit u is one query. */
-export function attentionCached(n: i32, _: usize): void {
-  const S = int(7), L = int(8), H = int(9), K = int(10), d = int(11), window = int(12);
-  const s = load<i32>(ptr(4) + words(n)), p = load<i32>(ptr(5) + words(n));
-  if (<u32>s >= <u32>S) return fail(BAD_CACHE_ROW, n, s);
-  if (<u32>p >= <u32>L) return fail(BAD_CACHE_ROW, n, p);
-  const first = window > 0 ? max(0, p - window + 1) : 0;
-  for (let h = 0; h < H; h++) {
-    const at = words((n * H + h) * d), kv = words(((s * L + first) * K + h / (H / K)) * d);
-    attend(ptr(0) + at, ptr(1) + at, ptr(2) + kv, ptr(3) + kv, words(K * d), p - first + 1, d, float(0), float(1));
+/** out = o / sum and lse = top + ln sum. */
+function finish(n0: i32, rows: i32, h: i32, o: usize, dp: i32, stat: usize, N: i32, H: i32, d: i32): void {
+  for (let r = 0; r < rows; r++, o += words(dp), stat += 8) {
+    const sum = load<f32>(stat, 4), f = f32x4.splat(1 / sum), out = ptr(0) + words(((n0 + r) * H + h) * d);
+    let i = 0;
+    for (; i + 4 <= d; i += 4) v128.store(out + words(i), f32x4.mul(v128.load(o + words(i)), f));
+    for (; i < d; i++) store<f32>(out + words(i), load<f32>(o + words(i)) * (1 / sum));
+    if (ptr(1)) store<f32>(ptr(1) + words(h * N + n0 + r), load<f32>(stat) + <f32>Math.log(sum));
   }
 }

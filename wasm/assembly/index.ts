@@ -1,4 +1,4 @@
-// Every kernel by its name; ../ops.ts calls them by it.
+// Every kernel by its name; ../backend.ts, ../matmul.ts and ../attention.ts call them by it.
 export { heapBase } from "./job";
 export { add, convert, copyBytes, divide, fill, fromInts, scale } from "./elementwise";
 export { glu, gluBwd } from "./glu";
@@ -11,4 +11,7 @@ export { dropout } from "./dropout";
 export { matmul, matvec } from "./matmul";
 export { packRows, transposeRows } from "./pack";
 export { panelRows } from "./micro";
-export { attention, attentionBwdKV, attentionBwdQ, attentionCached, checkSequences } from "./attention";
+export { attention } from "./attention";
+export { attentionBwdKV, attentionBwdQ } from "./attention_bwd";
+export { attentionFew } from "./attention_few";
+export { blocksOfCache, blocksOfSequences } from "./attention_blocks";

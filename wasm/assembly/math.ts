@@ -28,7 +28,7 @@ export function expv(x: v128): v128 {
   const y = f32x4.mul(p, scale);
   const low = f32x4.lt(x, splat(-87.3365478515625));
   const high = f32x4.gt(x, splat(88.3762626647949));
-  return v128.or(v128.andnot(y, low), v128.and(high, splat(f32.MAX_VALUE * 2)));
+  return v128.bitselect(splat(Infinity), v128.andnot(y, low), high);
 }
 
 /** tanh x: an odd polynomial below 0.625, 1 - 2/(e^2x + 1) above. */
