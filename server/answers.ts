@@ -19,7 +19,9 @@ export interface ChoicePiece {
 
 /** Answers under way. Either all requests are taken or none. */
 export class Answers {
-  #pieces: AsyncIterator<Piece>[];
+  #pieces: AsyncIterator<Piece>[] = [];
+  /** Stops listening to the client; without this Deno warns when a request has been answered. */
+  #deaf: () => void;
   #controller = new AbortController();
   #last: Piece[] = [];
   readonly #metrics: Metrics;
@@ -36,10 +38,11 @@ export class Answers {
     build: (signal: AbortSignal) => readonly GenerateRequest[],
   ) {
     this.#metrics = metrics;
-    const signal = AbortSignal.any([client, this.#controller.signal]);
-    this.#pieces = [];
+    this.#deaf = () => client.removeEventListener("abort", this.stop);
+    client.addEventListener("abort", this.stop);
+    if (client.aborted) this.stop();
     try {
-      for (const r of build(signal)) this.#pieces.push(engine.generate(r)[Symbol.asyncIterator]());
+      for (const r of build(this.#controller.signal)) this.#pieces.push(engine.generate(r)[Symbol.asyncIterator]());
     } catch (e) {
       this.stop();
       throw e;
@@ -47,9 +50,10 @@ export class Answers {
   }
 
   /** Ends all work on this request. */
-  stop(): void {
+  readonly stop = (): void => {
+    this.#deaf();
     this.#controller.abort();
-  }
+  };
 
   /** The pieces of all choices in the order they come. @throws {ApiError} when the engine ends an answer unfinished */
   async *read(): AsyncGenerator<ChoicePiece> {
