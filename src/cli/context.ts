@@ -2,6 +2,7 @@
 import type { Candidate } from "../../ffi/select.ts";
 import { selectBackend } from "../../ffi/select.ts";
 import type { Backend } from "../core/backend.ts";
+import type { BlockCodec } from "../core/block_codec.ts";
 import type { Settings } from "./settings.ts";
 import type { Terminal } from "./terminal.ts";
 
@@ -12,6 +13,8 @@ export interface CliContext {
   readonly terminal: Terminal;
   /** Backends in the order of preference. */
   readonly candidates: readonly Candidate[];
+  /** Opens the encoder of GGUF's block formats. */
+  readonly openCodec: () => Promise<BlockCodec>;
   /** Folder of this package, where models/embedded lies. */
   readonly packageUrl: URL;
   /** Aborted at the first SIGINT; the second ends the process. */

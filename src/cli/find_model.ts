@@ -12,6 +12,9 @@ import type { Config } from "./config.ts";
 import type { CliContext } from "./context.ts";
 import { bytesText } from "./terminal.ts";
 
+/** The embedded model's file; exports take their name from it. */
+const EMBEDDED_MODEL = "unsloth-tiny.Q8_0.gguf";
+
 /** A model on disk. */
 export interface FoundModel {
   /** As the user named it. */
@@ -45,7 +48,7 @@ function locateBase(adapter: string, config: Config, context: CliContext): Promi
 
 async function locate(name: string, config: Config, context: CliContext): Promise<string> {
   if (existsSync(name)) return name;
-  if (name === "embedded") return await embeddedFile(context.packageUrl, "base.gguf");
+  if (name === "embedded") return await embeddedFile(context.packageUrl, EMBEDDED_MODEL);
   if (!isHubId(name)) {
     throw new ConfigError(`Cannot find the model ${name}: there is no such path, and it is no Hub id`);
   }

@@ -5,6 +5,7 @@
  */
 import process from "node:process";
 import type { Candidate } from "../../ffi/select.ts";
+import type { BlockCodec } from "../core/block_codec.ts";
 import { ConfigError } from "../core/errors.ts";
 import { parseArgs } from "./args.ts";
 import type { CliContext, RunCommand } from "./context.ts";
@@ -31,8 +32,12 @@ export interface CliOptions {
   /** Arguments without the runtime and the script. */
   readonly argv: readonly string[];
   readonly candidates: readonly Candidate[];
+  /** Opens the encoder of GGUF's block formats. */
+  readonly openCodec: () => Promise<BlockCodec>;
   readonly packageUrl: URL;
   readonly version: string;
+  /** How the user calls us, for help and proposed commands. */
+  readonly program: string;
   /** Default: the process's own. */
   readonly terminal?: Terminal;
   readonly signal?: AbortSignal;
@@ -43,7 +48,7 @@ export interface CliOptions {
  * @returns the exit status: 0 done, 1 failed, 2 not understood, 130 interrupted
  */
 export async function runCli(o: CliOptions): Promise<number> {
-  const terminal = o.terminal ?? processTerminal(), program = "unsloth";
+  const terminal = o.terminal ?? processTerminal(), { program } = o;
   const [word, ...rest] = o.argv;
   if (word === undefined || word === "-h" || word === "--help" || word === "help") {
     terminal.out(generalHelp(program));
@@ -62,8 +67,8 @@ export async function runCli(o: CliOptions): Promise<number> {
     const settings = resolve(command, args);
     refuse(settings);
     const run = await RUN[command]();
-    const { candidates, packageUrl } = o, signal = o.signal ?? interruptSignal();
-    const context: CliContext = { program, terminal, candidates, packageUrl, signal };
+    const { candidates, openCodec, packageUrl } = o, signal = o.signal ?? interruptSignal();
+    const context: CliContext = { program, terminal, candidates, openCodec, packageUrl, signal };
     return await run(settings, context);
   } catch (e) {
     return report(e, terminal);

@@ -42,12 +42,12 @@ export const COMMANDS: Readonly<Record<Command, CommandInfo>> = {
   chat: {
     summary: "Talk to a model in the terminal",
     positional: "model_name",
-    examples: ["chat", 'chat model/model-q8_0.gguf --prompt "Hello"'],
+    examples: ["chat", 'chat model/unsloth-tiny.Q8_0.gguf --prompt "Hello"'],
   },
   serve: {
     summary: "Answer over HTTP as OpenAI's API does",
     positional: "model_name",
-    examples: ["serve", "serve model/model-q8_0.gguf --port 8000"],
+    examples: ["serve", "serve model/unsloth-tiny.Q8_0.gguf --port 8000"],
   },
   export: {
     summary: "Merge an adapter and write GGUF or safetensors",
@@ -57,7 +57,7 @@ export const COMMANDS: Readonly<Record<Command, CommandInfo>> = {
   inspect: {
     summary: "Show what is in a GGUF, a safetensors file, a model folder or an adapter",
     positional: "model_name",
-    examples: ["inspect model/model-q8_0.gguf"],
+    examples: ["inspect model/unsloth-tiny.Q8_0.gguf"],
   },
   doctor: {
     summary: "Show runtimes, backends and devices, and why each was refused",

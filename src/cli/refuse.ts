@@ -66,8 +66,8 @@ const TRAIN_RULES: readonly Rule[] = [
       ? "Cannot use --early_stopping_patience: it acts only with --eval_steps"
       : null,
   needs("save_method", "--save_model", (c) => c.save_model),
-  needs("save_path", "--save_model or --save_gguf", (c) => c.save_model || c.save_gguf || c.push_gguf),
-  needs("quantization", "--save_gguf", (c) => c.save_gguf || c.push_gguf),
+  needs("save_path", "--save_model or --save_gguf", (c) => c.save_model || c.save_gguf),
+  needs("quantization", "--save_gguf", (c) => c.save_gguf),
   needs("push_model", "--save_model", (c) => !c.push_model || c.save_model),
   needs("push_gguf", "--save_gguf", (c) => !c.push_gguf || c.save_gguf),
   needs("hub_path", "--push_model or --push_gguf", (c) => c.push_model || c.push_gguf),

@@ -15,7 +15,7 @@ import {
   type Rows,
   splitRows,
 } from "../data/mod.ts";
-import { type LoraOptions, type ModelSource, openModel } from "../models/mod.ts";
+import { blockLinears, type LoraOptions, type ModelSource, openModel } from "../models/mod.ts";
 import { loadTokenizer, type Tokenizer, withTemplate } from "../tokenizer/mod.ts";
 import { passOptions, stepsPerEpoch, type TrainRun } from "../train/mod.ts";
 import { type MemoryPlan, planMemory } from "../train/plan.ts";
@@ -157,7 +157,6 @@ function columnMap(pairs: readonly string[]): Record<string, string> {
 }
 
 function loraOptions(config: Config, source: ModelSource, name: string): LoraOptions {
-  const layers = parseLayers(config.layers, source.config.layers);
   return {
     r: config.r,
     alpha: config.lora_alpha,
@@ -171,13 +170,24 @@ function loraOptions(config: Config, source: ModelSource, name: string): LoraOpt
     bias: config.bias,
     baseModel: name,
     seed: config.random_state,
-    ...(layers ? { layersToTransform: layers } : {}),
   };
 }
 
-/** phi3 has one linear for q, k, v and one for gate, up: Unsloth's seven names stand for all linears of a block. */
-function targets({ target_modules: wanted }: Config, { config }: ModelSource): readonly string[] | string {
-  return config.fused && wanted.length === 7 ? "all-linear" : wanted;
+/**
+ * Endings of the modules that get adapters. phi3 has one linear for q, k, v and one for gate, up: Unsloth's seven names
+ * stand for all linears of a block. With --layers each module is named whole, so that PEFT reads the same from the file.
+ */
+function targets(
+  { target_modules: wanted, layers: text }: Config,
+  { config, tensors }: ModelSource,
+): readonly string[] {
+  const endings = config.fused && wanted.length === 7 ? blockLinears(config) : wanted;
+  const layers = parseLayers(text, config.layers);
+  if (!layers) return endings;
+  return tensors.flatMap(({ hf }) => {
+    const [, module, layer, ending] = /^(.*\.layers\.(\d+)\..*?(\w+))\.weight$/.exec(hf) ?? [];
+    return module && layers.includes(Number(layer)) && endings.includes(ending) ? [module] : [];
+  });
 }
 
 /**

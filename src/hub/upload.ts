@@ -19,7 +19,7 @@ export interface UploadOptions {
 
 /**
  * Creates the repository `org/name` if need be and commits files of a folder to it.
- * @param files paths from the folder; default: all of them
+ * @param takes whether a file is uploaded, by its path from the folder; default: all of them
  * @returns the commit's address
  * @throws {ConfigError} without a token, or when the Hub refuses
  */
@@ -27,8 +27,9 @@ export async function uploadFolder(
   repo: string,
   dir: string,
   o: UploadOptions = {},
-  files: readonly string[] = list(dir),
+  takes: (path: string) => boolean = () => true,
 ): Promise<string> {
+  const files = list(dir).filter(takes);
   const token = o.token ?? process.env.HF_TOKEN ?? process.env.HUGGING_FACE_HUB_TOKEN;
   if (!token) throw new ConfigError(`Cannot push to ${repo}: a token is needed (--hub_token or HF_TOKEN)`);
   const endpoint = o.endpoint ?? process.env.HF_ENDPOINT;

@@ -2,6 +2,7 @@
 import { runCli } from "../../src/cli/mod.ts";
 import type { Terminal } from "../../src/cli/terminal.ts";
 import type { Candidate } from "../../ffi/select.ts";
+import { openBlockCodec } from "../../wasm/blocks.ts";
 import { candidate } from "../../wasm/mod.ts";
 
 /** What a command printed and how it ended. */
@@ -35,8 +36,10 @@ export async function cli(argv: readonly string[], o: { signal?: AbortSignal; tt
   const status = await runCli({
     argv,
     candidates: [wasm],
+    openCodec: openBlockCodec,
     packageUrl: new URL("../../", import.meta.url),
     version: "0",
+    program: "unsloth",
     terminal,
     signal: o.signal ?? new AbortController().signal,
   });

@@ -13,7 +13,7 @@ import { answerSamples, type Sample, type SamplePrompt, samplePrompts, showSampl
 import type { Settings } from "../settings.ts";
 import { bytesText } from "../terminal.ts";
 import { setUp, type TrainSetup } from "../train_setup.ts";
-import { checkExport } from "../export_plan.ts";
+import { checkExport, trainFormats } from "../export_plan.ts";
 
 /** Runs the command. */
 export async function run(settings: Settings, context: CliContext): Promise<number> {
@@ -32,7 +32,7 @@ export async function run(settings: Settings, context: CliContext): Promise<numb
   let setup: TrainSetup | null = null;
   try {
     setup = await setUp(settings, be, context);
-    checkExport(setup.source, config);
+    checkExport(setup.source, setup.tokenizer, trainFormats(config), config);
     for (const flag of ["output_dir", "save_path"] as const) {
       const acts = flag === "output_dir" || config.save_model || config.save_gguf;
       if (acts) checkWritable(flag, config[flag], !config.dry_run);
