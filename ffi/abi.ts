@@ -225,6 +225,56 @@ export const OPS: { readonly [K in keyof Ops]: OpAbi<Parameters<Ops[K]>> } = {
     ),
     flatten: (p, g, m, v, hyper) => [p, g, m, v, hyper],
   },
+  sgd: {
+    args: args(
+      "p: tensor, f32 in place",
+      "g: tensor, f32",
+      "m: tensor?, f32 in place",
+      "hyper: tensor, f32 [8] as adamw's: lr, b1 (momentum), -, -, weight decay, -, -, clip factor",
+    ),
+    flatten: (p, g, m, hyper) => [p, g, m, hyper],
+  },
+  lion: {
+    args: args(
+      "p: tensor, f32 in place",
+      "g: tensor, f32",
+      "m: tensor, f32 in place",
+      "hyper: tensor, f32 [8] as adamw's: lr, b1, b2, -, weight decay, -, -, clip factor",
+    ),
+    flatten: (p, g, m, hyper) => [p, g, m, hyper],
+  },
+  adamw8: {
+    args: args(
+      "p: tensor, f32 [n] in place, n a multiple of 256",
+      "g: tensor, f32 [n]",
+      "m: tensor, u8 [n] in place",
+      "v: tensor, u8 [n] in place",
+      "absmax: tensor, f32 [2,n/256] in place",
+      "codes: tensor, f32 [2,256] ascending",
+      "hyper: tensor, f32 [8] as adamw's",
+    ),
+    flatten: (p, g, m, v, absmax, codes, hyper) => [p, g, m, v, absmax, codes, hyper],
+  },
+  adafactor: {
+    args: args(
+      "p: tensor, f32 [O,I] in place",
+      "g: tensor, f32 [O,I]",
+      "row: tensor?, f32 [O] in place",
+      "col: tensor, f32 [I] in place; [O*I] without row",
+      "hyper: tensor, f32 [8] lr, -, b2 of this step, eps, weight decay, d, -, clip factor",
+    ),
+    flatten: (p, g, row, col, hyper) => [p, g, row, col, hyper],
+  },
+  noise: {
+    args: args(
+      "out: tensor, = [N,D], may be x",
+      "x: tensor, [N,D]",
+      "magnitude: tensor, f32 [N]",
+      "seed: tensor, i32 [2]",
+      "stream: u32",
+    ),
+    flatten: (out, x, magnitude, seed, stream) => [out, x, magnitude, seed, stream >>> 0],
+  },
   colSum: {
     args: args("out: tensor, += f32 [D]", "x: tensor, [N,D]"),
     flatten: (out, x) => [out, x],

@@ -23,6 +23,11 @@
   " us_sum_squares:6a00ad2c" \
   " us_clip_factor:fb05409d" \
   " us_adamw:08325eb6" \
+  " us_sgd:a091e7e8" \
+  " us_lion:f3ee35b5" \
+  " us_adamw8:84981d12" \
+  " us_adafactor:167a359d" \
+  " us_noise:5a7f3e32" \
   " us_col_sum:af1bf531" \
   " us_col_dot:2c49af5f" \
   " us_scale_cols:eb62154b" \
@@ -225,6 +230,51 @@ typedef struct {
   us_tensor hyper; // f32 [8] lr, b1, b2, eps, weight decay, 1-b1^t, 1-b2^t, clip factor
 } us_adamw_args;
 US_API int32_t us_adamw(const us_adamw_args*);
+
+typedef struct {
+  us_tensor p; // f32 in place
+  us_tensor g; // f32
+  us_tensor m; // or none; f32 in place
+  us_tensor hyper; // f32 [8] as adamw's: lr, b1 (momentum), -, -, weight decay, -, -, clip factor
+} us_sgd_args;
+US_API int32_t us_sgd(const us_sgd_args*);
+
+typedef struct {
+  us_tensor p; // f32 in place
+  us_tensor g; // f32
+  us_tensor m; // f32 in place
+  us_tensor hyper; // f32 [8] as adamw's: lr, b1, b2, -, weight decay, -, -, clip factor
+} us_lion_args;
+US_API int32_t us_lion(const us_lion_args*);
+
+typedef struct {
+  us_tensor p; // f32 [n] in place, n a multiple of 256
+  us_tensor g; // f32 [n]
+  us_tensor m; // u8 [n] in place
+  us_tensor v; // u8 [n] in place
+  us_tensor absmax; // f32 [2,n/256] in place
+  us_tensor codes; // f32 [2,256] ascending
+  us_tensor hyper; // f32 [8] as adamw's
+} us_adamw8_args;
+US_API int32_t us_adamw8(const us_adamw8_args*);
+
+typedef struct {
+  us_tensor p; // f32 [O,I] in place
+  us_tensor g; // f32 [O,I]
+  us_tensor row; // or none; f32 [O] in place
+  us_tensor col; // f32 [I] in place; [O*I] without row
+  us_tensor hyper; // f32 [8] lr, -, b2 of this step, eps, weight decay, d, -, clip factor
+} us_adafactor_args;
+US_API int32_t us_adafactor(const us_adafactor_args*);
+
+typedef struct {
+  us_tensor out; // = [N,D], may be x
+  us_tensor x; // [N,D]
+  us_tensor magnitude; // f32 [N]
+  us_tensor seed; // i32 [2]
+  uint32_t stream;
+} us_noise_args;
+US_API int32_t us_noise(const us_noise_args*);
 
 typedef struct {
   us_tensor out; // += f32 [D]

@@ -268,6 +268,46 @@ export class WasmBackend implements Backend {
     this.pool.run("adamw", "adamw", units(n, CHUNK), args);
   }
 
+  sgd(p: Tensor, g: Tensor, m: Tensor | null, hyper: Tensor): void {
+    check.sgd(p, g, m, hyper);
+    const n = numel(p), at = (t: Tensor | null): number => t ? this.mem.at(t) : 0;
+    this.pool.run("sgd", "sgd", units(n, CHUNK), [at(p), at(g), at(m), at(hyper), n]);
+  }
+
+  lion(p: Tensor, g: Tensor, m: Tensor, hyper: Tensor): void {
+    check.lion(p, g, m, hyper);
+    const n = numel(p), args = [...[p, g, m, hyper].map((t) => this.mem.at(t)), n];
+    this.pool.run("lion", "lion", units(n, CHUNK), args);
+  }
+
+  adamw8(p: Tensor, g: Tensor, m: Tensor, v: Tensor, absmax: Tensor, codes: Tensor, hyper: Tensor): void {
+    check.adamw8(p, g, m, v, absmax, codes, hyper);
+    const blocks = numel(p) / 256, args = [p, g, m, v, absmax, codes, hyper].map((t) => this.mem.at(t));
+    this.pool.run("adamw8", "adamw8", blocks, [...args, blocks]);
+  }
+
+  adafactor(p: Tensor, g: Tensor, row: Tensor | null, col: Tensor, hyper: Tensor): void {
+    check.adafactor(p, g, row, col, hyper);
+    const [O, I] = row ? [rowsOf(p), cols(p)] : [1, numel(p)], sums = units(O, ROWS);
+    const at = (t: Tensor | null): number => t ? this.mem.at(t) : 0;
+    // The sums lie above what a kernel uses of the first thread's scratch.
+    const args = [at(p), at(g), at(row), at(col), at(hyper), O, I, this.pool.scratch + 4096, sums];
+    const run = (kernel: string, count: number): void => this.pool.run("adafactor", kernel, count, args);
+    if (row) run("adafactorRows", sums);
+    run("adafactorCols", units(I, COLS));
+    if (row) run("adafactorMean", 1);
+    run("adafactorSum", sums);
+    run("adafactorFactor", 1);
+    run("adafactorApply", sums);
+  }
+
+  noise(out: Tensor, x: Tensor, magnitude: Tensor, seed: Tensor, stream: number): void {
+    check.noise(out, x, magnitude, seed, stream);
+    const n = numel(x), at = (t: Tensor): number => this.mem.at(t);
+    const args = [this.#f32(out), this.#f32(x), at(magnitude), at(seed), stream, n, cols(x)];
+    this.pool.run("noise", "noise", units(n, SMALL_CHUNK), args);
+  }
+
   colSum(out: Tensor, x: Tensor): void {
     check.colSum(out, x);
     const D = cols(x);

@@ -191,6 +191,50 @@ export interface Ops {
     v: Tensor, /*f32*/
     hyper: Tensor, /*f32 [8]*/
   ): void;
+  /**
+   * Momentum SGD as torch has it: d = clip·g + wd·p; m = b1·m + d and d = m where m is given; p -= lr·d.
+   * hyper is adamw's.
+   */
+  sgd(p: Tensor, /*f32*/ g: Tensor, /*f32*/ m: Tensor | null, /*f32*/ hyper: Tensor /*f32 [8]*/): void;
+  /** Lion (Chen et al. 2023): p = (1 - lr·wd)·p - lr·sign(b1·m + (1-b1)·clip·g), then m = b2·m + (1-b2)·clip·g. */
+  lion(p: Tensor, /*f32*/ g: Tensor, /*f32*/ m: Tensor, /*f32*/ hyper: Tensor /*f32 [8]*/): void;
+  /**
+   * AdamW with moments of 8 bits in blocks of 256 (Dettmers et al. 2022): a moment is code[byte]·absmax[block]. Each block
+   * is decoded, updated as in adamw, and encoded against its new absmax with the nearest code, the lower one in a tie; a
+   * block of zeros has absmax 0 and the code of 0. The update of p uses the moments before they are encoded.
+   */
+  adamw8(
+    p: Tensor, /*f32 [n], n a multiple of 256*/
+    g: Tensor, /*f32 [n]*/
+    m: Tensor, /*u8 [n]*/
+    v: Tensor, /*u8 [n]*/
+    absmax: Tensor, /*f32 [2, n/256]: of m, of v*/
+    codes: Tensor, /*f32 [2,256], ascending: of m (signed), of v*/
+    hyper: Tensor, /*f32 [8]*/
+  ): void;
+  /**
+   * Adafactor (Shazeer & Stern 2018) without first moment: the second moment of a matrix is the outer product of `row` and
+   * `col` over the mean of `row`; where row is null, col holds it whole. u = clip·g / √moment, divided by max(1, rms(u)/d);
+   * p = (1 - lr·wd)·p - lr·u. hyper: lr, -, b2 of this step, ε added to (clip·g)², wd, d, -, clip.
+   */
+  adafactor(
+    p: Tensor, /*f32 [O,I], or any shape with row null*/
+    g: Tensor, /*f32*/
+    row: Tensor | null, /*f32 [O]: mean over I*/
+    col: Tensor, /*f32 [I]: mean over O; f32 [n] with row null*/
+    hyper: Tensor, /*f32 [8]*/
+  ): void;
+  /**
+   * out[n,j] = x[n,j] + magnitude[n]·u, u uniform in (-1, 1) from the counter-based generator (see core/philox.ts,
+   * `symmetric`): NEFTune's noise. out may be x.
+   */
+  noise(
+    out: Tensor, /*[N,D]*/
+    x: Tensor, /*[N,D]*/
+    magnitude: Tensor, /*f32 [N]*/
+    seed: Tensor, /*i32 [2]*/
+    stream: number,
+  ): void;
   /** out[j] += Σ_n x[n,j] (bias gradients). */
   colSum(out: Tensor, /*+= f32 [D]*/ x: Tensor /*[N,D]*/): void;
   /** out[j] += Σ_n a[n,j] · b[n,j] (DoRA's magnitude gradient). */

@@ -206,6 +206,37 @@ export const check: Readonly<Ops> = {
     for (const [name, t] of [["p", p], ["g", g], ["m", m], ["v", v]] as const) need("adamw", name, t, numel(p), F32);
     need("adamw", "hyper", hyper, 8, F32);
   },
+  sgd(p, g, m, hyper): void {
+    need("sgd", "p", p, numel(p), F32);
+    need("sgd", "g", g, numel(p), F32);
+    if (m) need("sgd", "m", m, numel(p), F32);
+    need("sgd", "hyper", hyper, 8, F32);
+  },
+  lion(p, g, m, hyper): void {
+    for (const [name, t] of [["p", p], ["g", g], ["m", m]] as const) need("lion", name, t, numel(p), F32);
+    need("lion", "hyper", hyper, 8, F32);
+  },
+  adamw8(p, g, m, v, absmax, codes, hyper): void {
+    const n = numel(p);
+    if (n % 256) throw new ShapeError(`Cannot run adamw8: p [${p.shape}] holds ${n} elements, no multiple of 256`);
+    for (const [name, t] of [["p", p], ["g", g]] as const) need("adamw8", name, t, n, F32);
+    for (const [name, t] of [["m", m], ["v", v]] as const) need("adamw8", name, t, n, ["u8"]);
+    need("adamw8", "absmax", absmax, 2 * n / 256, F32);
+    need("adamw8", "codes", codes, 512, F32);
+    need("adamw8", "hyper", hyper, 8, F32);
+  },
+  adafactor(p, g, row, col, hyper): void {
+    for (const [name, t] of [["p", p], ["g", g]] as const) need("adafactor", name, t, numel(p), F32);
+    if (row) need("adafactor", "row", row, rowsOf(p), F32);
+    need("adafactor", "col", col, row ? cols(p) : numel(p), F32);
+    need("adafactor", "hyper", hyper, 8, F32);
+  },
+  noise(out, x, magnitude, seed): void {
+    like("noise", "x", x, x);
+    like("noise", "out", out, x);
+    need("noise", "magnitude", magnitude, rowsOf(x), F32);
+    need("noise", "seed", seed, 2, I32);
+  },
   colSum(out, x): void {
     like("colSum", "x", x, x);
     need("colSum", "out", out, cols(x), F32);

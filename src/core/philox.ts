@@ -38,6 +38,12 @@ export function keeps(seed: readonly [number, number], stream: number, element: 
   return words[element % 4] >= p * 4294967296;
 }
 
+/** noise's number for `element`, uniform in (-1, 1): (2·u32 + 1) / 2^32 - 1, exact in f64. */
+export function symmetric(seed: readonly [number, number], stream: number, element: number): number {
+  const words = philox4x32([Math.floor(element / 4) >>> 0, stream >>> 0, 0, 0], [seed[0] >>> 0, seed[1] >>> 0]);
+  return (2 * words[element % 4] + 1) / 4294967296 - 1;
+}
+
 /** A stream of numbers on the host for initialisation and sampling: uniform in [0, 1) and standard normal. */
 export class Random {
   #n = 0;

@@ -128,6 +128,11 @@ export class RecordingBackend implements Backend {
   readonly sumSquares: Ops["sumSquares"] = this.#record("sumSquares");
   readonly clipFactor: Ops["clipFactor"] = this.#record("clipFactor");
   readonly adamw: Ops["adamw"] = this.#record("adamw");
+  readonly sgd: Ops["sgd"] = this.#record("sgd");
+  readonly lion: Ops["lion"] = this.#record("lion");
+  readonly adamw8: Ops["adamw8"] = this.#record("adamw8");
+  readonly adafactor: Ops["adafactor"] = this.#record("adafactor");
+  readonly noise: Ops["noise"] = this.#record("noise");
   readonly colSum: Ops["colSum"] = this.#record("colSum");
   readonly colDot: Ops["colDot"] = this.#record("colDot");
   readonly scaleCols: Ops["scaleCols"] = this.#record("scaleCols");

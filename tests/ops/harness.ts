@@ -68,7 +68,7 @@ export function ints(...values: number[]): Spec {
  * Largest ‖got - want‖ / ‖want‖. f32: sums of some hundred products, each rounded to 6e-8, and exp by a polynomial.
  * bf16 keeps 8 bits (one rounding is 1.1e-3 in the norm), f16 11 (1.4e-4); kernels may round once more inside.
  */
-const TOLERANCE: Partial<Record<DType, number>> = { f32: 4e-6, bf16: 4e-3, f16: 5e-4, i32: 0 };
+const TOLERANCE: Partial<Record<DType, number>> = { f32: 4e-6, bf16: 4e-3, f16: 5e-4, i32: 0, u8: 0 };
 const REFERENCE = 1e-12;
 const GUARD = 256;
 
@@ -85,7 +85,7 @@ function place(be: Backend, spec: Spec, act: Dense, seed: number): Placed {
     : typeof spec.from === "number"
     ? randomAs(real, count, seed, spec.from)
     : storeAs(real, spec.from);
-  const exact = be.name === "reference" && real !== "i32", dtype = exact ? "f32" : real;
+  const exact = be.name === "reference" && real !== "i32" && real !== "u8", dtype = exact ? "f32" : real;
   const bytes = byteLength({ handle: 0, byteOffset: 0, dtype, shape: spec.shape });
   const room = Math.ceil(bytes / 4) * 4, handle = be.alloc(room + 2 * GUARD);
   if (!exact) be.upload({ handle, byteOffset: 0, dtype: "u8", shape: [room + 2 * GUARD] }, guarded(room + 2 * GUARD));
@@ -121,7 +121,10 @@ export async function runOn(be: Backend, c: Case, act: Dense): Promise<{ before:
     for (const [name, { t, stored }] of Object.entries(placed)) {
       const changes = c.tensors[name].role !== "in";
       if (be.name === "reference") {
-        if (changes) await be.download(t, after[name] = new Float64Array(numel(t)));
+        if (!changes) continue;
+        const got = t.dtype === "u8" ? new Uint8Array(numel(t)) : new Float64Array(numel(t));
+        await be.download(t, got);
+        after[name] = Float64Array.from(got);
         continue;
       }
       const bytes = await fetchBytes(be, name, t);
@@ -171,7 +174,7 @@ export function testOp(op: keyof Ops, cases: readonly Case[]): void {
         if (be.name === "reference" && !c.formula) continue;
         test(`${c.name} on ${label}`, async ({ skip }) => {
           const types = Object.values(c.tensors).map((s) => s.dtype).filter((d) =>
-            d !== "act" && d !== "i32" && d !== "f32"
+            d !== "act" && d !== "i32" && d !== "f32" && d !== "u8"
           );
           const lacks = types.find((d) => !be.supports(d as DType));
           if (lacks) return skip(`${label} does not read ${lacks}`);

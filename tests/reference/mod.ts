@@ -17,12 +17,13 @@ import type {
 } from "../../src/core/backend.ts";
 import { check } from "../../src/core/check.ts";
 import type { DType } from "../../src/core/dtype.ts";
-import { keeps } from "../../src/core/philox.ts";
+import { keeps, symmetric } from "../../src/core/philox.ts";
 import { cols, type Handle, numel, rowsOf, type Tensor } from "../../src/core/tensor.ts";
 import { attend, attendBwd, type Heads, span } from "./attention.ts";
 import { decodes } from "./codec.ts";
 import { matmul } from "./matmul.ts";
 import { Memory } from "./memory.ts";
+import { adafactor, adamw8, lion, sgd } from "./optimizers.ts";
 import { activate, lossRow, normRowBwd, statistics } from "./rows.ts";
 
 /** f64 on one thread. Not fast; `new ReferenceBackend()` takes any number of bytes. */
@@ -280,6 +281,35 @@ export class ReferenceBackend implements Backend {
       vs[i] = b2 * vs[i] + (1 - b2) * d * d;
       ps[i] -= lr * (wd * ps[i] + (ms[i] / c1) / (Math.sqrt(vs[i] / c2) + eps));
     }
+  }
+  sgd(p: Tensor, g: Tensor, m: Tensor | null, hyper: Tensor): void {
+    check.sgd(p, g, m, hyper);
+    sgd(this.#mem.read(p), this.#mem.read(g), m && this.#mem.read(m), this.#mem.read(hyper));
+  }
+  lion(p: Tensor, g: Tensor, m: Tensor, hyper: Tensor): void {
+    check.lion(p, g, m, hyper);
+    lion(this.#mem.read(p), this.#mem.read(g), this.#mem.read(m), this.#mem.read(hyper));
+  }
+  adamw8(p: Tensor, g: Tensor, m: Tensor, v: Tensor, absmax: Tensor, codes: Tensor, hyper: Tensor): void {
+    check.adamw8(p, g, m, v, absmax, codes, hyper);
+    const most = this.#mem.read(absmax), table = this.#mem.read(codes), n = most.length / 2;
+    const [first, second] = [m, v].map((t, i) => ({
+      bytes: this.#mem.bytes(t),
+      absmax: most.subarray(i * n, (i + 1) * n),
+      codes: table.subarray(i * 256, (i + 1) * 256),
+    }));
+    adamw8(this.#mem.read(p), this.#mem.read(g), first, second, this.#mem.read(hyper));
+  }
+  adafactor(p: Tensor, g: Tensor, row: Tensor | null, col: Tensor, hyper: Tensor): void {
+    check.adafactor(p, g, row, col, hyper);
+    const read = (t: Tensor) => this.#mem.read(t);
+    adafactor(read(p), read(g), row && read(row), read(col), read(hyper));
+  }
+  noise(out: Tensor, x: Tensor, magnitude: Tensor, seed: Tensor, stream: number): void {
+    check.noise(out, x, magnitude, seed, stream);
+    const [s0, s1] = this.#mem.ints(seed), D = cols(x), size = this.#mem.read(magnitude);
+    const add = (v: number, i: number) => v + size[Math.floor(i / D)] * symmetric([s0, s1], stream, i);
+    this.#mem.store(out, this.#mem.read(x).map(add));
   }
 
   colSum(out: Tensor, x: Tensor): void {

@@ -7,7 +7,16 @@ export { colDot, colSum, rowNorm, scaleCols } from "./columns";
 export { adamw, clipFactor, sumPartials, sumSquares } from "./adamw";
 export { cacheWrite, embed, embedBwd, rope } from "./tokens";
 export { crossEntropy } from "./loss";
-export { dropout } from "./dropout";
+export { dropout, noise } from "./dropout";
+export { adamw8, lion, sgd } from "./optimizers";
+export {
+  adafactorApply,
+  adafactorCols,
+  adafactorFactor,
+  adafactorMean,
+  adafactorRows,
+  adafactorSum,
+} from "./optimizers";
 export { matmul, matvec } from "./matmul";
 export { packRows, transposeRows } from "./pack";
 export { panelRows } from "./micro";
