@@ -1,21 +1,266 @@
 #!/usr/bin/env bun
 /**
- * Fine-tune a language model and serve it, from TypeScript. As a library: `loadPretrained`, `trainModel`, `saveGguf`
- * and their types; run as a program: the command line (`unsloth train`, `chat`, `serve`, `export`, `inspect`, `doctor`).
+ * Fine-tune a language model and serve it, from TypeScript. As a library: `loadPretrained`, `trainModel`, `saveGguf` and
+ * what they take and give; run as a program: the command line (`train`, `chat`, `serve`, `export`, `inspect`, `doctor`).
  * This is the only place that names the backends.
+ *
+ * @example
+ * ```ts
+ * const model = await loadPretrained("org/model", { r: 16 });
+ * await trainModel(model, "alpaca.jsonl", { maxSteps: 60 });
+ * await saveGguf(model, "out", { quantization: ["q8_0"] });
+ * model.close();
+ * ```
  * @module
  */
+import { existsSync } from "node:fs";
 import process from "node:process";
 import { pathToFileURL } from "node:url";
-import type { Candidate } from "./ffi/select.ts";
+import { type Candidate, selectBackend } from "./ffi/select.ts";
+import type { Backend, MemoryInfo } from "./src/core/backend.ts";
+import { EMBEDDED, embeddedFile } from "./src/cli/assets.ts";
+import { openDataset, prepare, type PrepareOptions } from "./src/data/mod.ts";
+import { type ExportedFile, type ExportFormat, exportModel, trainedPart } from "./src/export/mod.ts";
+import { downloadDataset, downloadModel, type HubOptions, isHubId } from "./src/hub/mod.ts";
+import { createEngine } from "./src/infer/engine.ts";
+import { DecoderRunner } from "./src/infer/runner.ts";
+import { PLAIN } from "./src/infer/sample.ts";
+import type { Engine, SampleOptions } from "./src/infer/types.ts";
+import { blockLinears, loadModel, type Model, type ModelSource, openModel } from "./src/models/mod.ts";
+import { loadTokenizer, type Message, type Tokenizer } from "./src/tokenizer/mod.ts";
+import { type OptimOptions, train, type TrainEvent, type TrainResult } from "./src/train/mod.ts";
 import { openBlockCodec } from "./wasm/blocks.ts";
 import { candidate as wasm } from "./wasm/mod.ts";
+
+export type { Candidate } from "./ffi/select.ts";
+export type { Backend, MemoryInfo } from "./src/core/backend.ts";
+export { BackendError, ConfigError, DataError, FormatError, MemoryError, ShapeError } from "./src/core/errors.ts";
+export type { ExportedFile } from "./src/export/mod.ts";
+export type { Engine } from "./src/infer/types.ts";
+export type { Message, Tokenizer } from "./src/tokenizer/mod.ts";
+export type { TrainEvent, TrainResult } from "./src/train/mod.ts";
+export { createApp, serve } from "./server/app.ts";
 
 /** Version of this package. */
 export const VERSION = "0.1.0";
 
 /** Backends in the order in which `auto` tries them. */
 export const BACKENDS: readonly Candidate[] = [wasm];
+
+/** How a model is loaded. */
+export interface LoadPretrainedOptions extends HubOptions {
+  /** "auto" (default), or a backend's name. */
+  backend?: string;
+  /** Threads of the wasm backend. */
+  threads?: number;
+  /** Longest sequence in tokens. Default: the model's own, at most 2,048. */
+  maxSeqLength?: number;
+  /** Rank of the adapters. Default 16. */
+  r?: number;
+  /** Default 16; the scale is alpha / r. */
+  loraAlpha?: number;
+  loraDropout?: number;
+  useRslora?: boolean;
+  useDora?: boolean;
+  /** Endings of module names. Default: every linear of a block. */
+  targetModules?: readonly string[];
+  /** Seed of the adapters' start. Default 3407. */
+  randomState?: number;
+  /** Keep only the blocks' inputs and recompute. Default false. */
+  gradientCheckpointing?: boolean;
+  /** Gets sentences worth printing. */
+  log?: (sentence: string) => void;
+}
+
+/** A loaded model with fresh adapters: it computes as its base until it is trained. */
+export interface LanguageModel {
+  readonly name: string;
+  readonly tokenizer: Tokenizer;
+  readonly backend: Backend;
+  readonly maxSeqLength: number;
+  /** The rooms beneath, for what this interface does not offer. */
+  readonly model: Model;
+  readonly source: ModelSource;
+  /** Bytes on the device: now in use, most ever, what it has. */
+  memory(): MemoryInfo;
+  close(): void;
+}
+
+/**
+ * Loads a model: a Hub id, a folder, a .gguf file, or "embedded".
+ * @throws {ConfigError | FormatError | MemoryError} what is wrong with the name, the files or the size
+ */
+export async function loadPretrained(name: string, o: LoadPretrainedOptions = {}): Promise<LanguageModel> {
+  const path = await locate(name, EMBEDDED.model, () => downloadModel(name, o));
+  const source = openModel(path), tokenizer = loadTokenizer(path), { config } = source;
+  const log = o.log ?? (() => {}), threads = o.threads === undefined ? {} : { threads: o.threads };
+  const backend = await selectBackend({ backend: o.backend ?? "auto", candidates: BACKENDS, log, ...threads });
+  try {
+    const maxSeqLength = o.maxSeqLength ?? Math.min(config.maxPos, 2048);
+    const lora = {
+      ...{ r: o.r ?? 16, alpha: o.loraAlpha ?? 16, dropout: o.loraDropout ?? 0 },
+      ...{ rslora: o.useRslora ?? false, dora: o.useDora ?? false, bias: "none" as const, baseModel: name },
+      ...{ targetModules: o.targetModules ?? blockLinears(config), rankPattern: {}, alphaPattern: {} },
+      ...{ modulesToSave: [], seed: o.randomState ?? 3407 },
+    };
+    const checkpoint = o.gradientCheckpointing ?? false;
+    const model = await loadModel(source, { backend, lora, checkpoint, maxLength: maxSeqLength, note: log });
+    const close = () => {
+      model.close();
+      source.close();
+      backend.close();
+    };
+    return { name, tokenizer, backend, maxSeqLength, model, source, memory: () => backend.memory(), close };
+  } catch (e) {
+    source.close();
+    backend.close();
+    throw e;
+  }
+}
+
+/** A path as it is, "embedded" as this package's own file, anything else from the Hub. */
+async function locate(name: string, embedded: string, download: () => Promise<string>): Promise<string> {
+  if (existsSync(name)) return name;
+  if (name === "embedded") return await embeddedFile(new URL("./", import.meta.url), embedded);
+  return isHubId(name) ? await download() : name;
+}
+
+/** How a model is trained; defaults are unsloth-cli.py's, the loss is on the answers only. */
+export interface TrainModelOptions {
+  /** Optimiser steps. Default 400. */
+  maxSteps?: number;
+  batchSize?: number;
+  gradientAccumulation?: number;
+  learningRate?: number;
+  warmupSteps?: number;
+  schedule?: OptimOptions["schedule"];
+  optim?: string;
+  weightDecay?: number;
+  maxGradNorm?: number;
+  seed?: number;
+  /** Lay rows end to end up to the longest sequence. */
+  packing?: boolean;
+  trainOn?: PrepareOptions["trainOn"];
+  /** Makes a record of yours into one of a known format; then the dataset is an array. */
+  format?: (record: Record<string, unknown>) => Record<string, unknown>;
+  /** Held-out records, evaluated before, every `evalSteps` and after. */
+  heldOut?: string | readonly Record<string, unknown>[];
+  evalSteps?: number;
+  /** Evaluations without a better loss after which to stop. */
+  patience?: number;
+  /** Folder of metrics and checkpoints. Default "outputs". */
+  outputDir?: string;
+  saveSteps?: number;
+  resume?: boolean;
+  signal?: AbortSignal;
+  onEvent?: (event: TrainEvent) => void;
+}
+
+/**
+ * Trains the adapters on a file, a folder, a Hub dataset, or records in memory.
+ * @throws {DataError} when nothing can be trained on it, or a loss is not finite
+ */
+export async function trainModel(
+  m: LanguageModel,
+  data: string | readonly Record<string, unknown>[],
+  o: TrainModelOptions = {},
+): Promise<TrainResult> {
+  const rows = await rowsOf(m, data, o), heldOut = o.heldOut ? await rowsOf(m, o.heldOut, o) : null;
+  const seed = o.seed ?? 3407,
+    feed = {
+      ...{ batchSize: o.batchSize ?? 2, accumulation: o.gradientAccumulation ?? 4, seed },
+      packTo: o.packing ? m.maxSeqLength : null,
+    };
+  const optim: OptimOptions = {
+    ...{ name: o.optim ?? "adamw_torch", lr: o.learningRate ?? 2e-4, betas: [0.9, 0.999], eps: 1e-8 },
+    ...{ weightDecay: o.weightDecay ?? 0.01, maxGradNorm: o.maxGradNorm ?? 1, schedule: o.schedule ?? "linear" },
+    ...{ warmupSteps: o.warmupSteps ?? 5, totalSteps: o.maxSteps ?? 400 },
+  };
+  try {
+    return await train({
+      ...{ model: m.model, rows, heldOut, feed, optim, smoothing: 0, evalBatchSize: 4, evalEvery: o.evalSteps ?? 0 },
+      ...{
+        patience: o.patience ?? 0,
+        logEvery: 1,
+        dir: o.outputDir ?? "outputs",
+        saveEvery: o.saveSteps ?? 0,
+        keep: 2,
+      },
+      ...{ resume: o.resume ?? false, tensorboard: false, settings: { model: m.name, feed, optim, rows: rows.length } },
+      ...(o.signal ? { signal: o.signal } : {}),
+      ...(o.onEvent ? { on: o.onEvent } : {}),
+    });
+  } finally {
+    rows.close();
+    heldOut?.close();
+  }
+}
+
+async function rowsOf(m: LanguageModel, data: string | readonly Record<string, unknown>[], o: TrainModelOptions) {
+  const path = typeof data === "string" ? await locate(data, EMBEDDED.data, () => downloadDataset(data)) : data;
+  const records = typeof path !== "string" && o.format ? path.map(o.format) : path;
+  const options: PrepareOptions = { maxLength: m.maxSeqLength, vocab: m.source.config.vocab };
+  const trainOn = o.trainOn ? { trainOn: o.trainOn } : {};
+  return (await prepare(await openDataset(records), m.tokenizer, { ...options, ...trainOn })).rows;
+}
+
+/** Writes the merged model as GGUF, one file a type, each compared with the trained model. */
+export function saveGguf(
+  m: LanguageModel,
+  dir: string,
+  o: { quantization?: readonly string[]; log?: (sentence: string) => void } = {},
+): Promise<ExportedFile[]> {
+  return save(m, dir, ["gguf"], o.quantization ?? ["q8_0"], o.log);
+}
+
+/** Writes the adapter in PEFT's format, or with `method` the merged model as a Hugging Face folder. */
+export function saveModel(
+  m: LanguageModel,
+  dir: string,
+  method: Exclude<ExportFormat, "gguf"> = "lora",
+): Promise<ExportedFile[]> {
+  return save(m, dir, [method], []);
+}
+
+async function save(
+  m: LanguageModel,
+  outDir: string,
+  formats: readonly ExportFormat[],
+  quantization: readonly string[],
+  log: (sentence: string) => void = () => {},
+): Promise<ExportedFile[]> {
+  const { source, tokenizer, model, backend } = m, trained = await trainedPart(model);
+  const verify = { backend, model };
+  return await exportModel({
+    ...{ source, tokenizer, trained, formats, quantization, outDir, verify, openCodec: openBlockCodec, log },
+  });
+}
+
+/** An engine over the model as it is now trained, for `createApp` or for asking it directly. Close it before the model. */
+export function engineOf(m: LanguageModel, o: { slots?: number; contextLength?: number } = {}): Engine {
+  const contextLength = o.contextLength ?? m.maxSeqLength;
+  const runner = new DecoderRunner(m.model, { slots: o.slots ?? 1, contextLength, stepTokens: 128 });
+  return createEngine({ model: m.name, tokenizer: m.tokenizer, runner, eos: m.source.config.eos, waiting: 64 });
+}
+
+/** The model's answer to a question or a conversation; greedy unless told otherwise. */
+export async function ask(
+  m: LanguageModel,
+  question: string | readonly Message[],
+  o: Partial<SampleOptions> & { maxTokens?: number } = {},
+): Promise<string> {
+  const { maxTokens = 256, ...sampling } = o, engine = engineOf(m);
+  try {
+    const ids = engine.prompt(typeof question === "string" ? [{ role: "user", content: question }] : question);
+    const room = Math.max(1, Math.min(maxTokens, engine.contextLength - ids.length));
+    const sample = { ...PLAIN, temperature: 0, ...sampling };
+    let text = "";
+    for await (const p of engine.generate({ ids, maxTokens: room, stop: [], sample, logprobs: null })) text += p.text;
+    return text.trim();
+  } finally {
+    await engine.close();
+  }
+}
 
 /** How this program is called where it runs, for the commands it proposes. */
 function programName(): string {

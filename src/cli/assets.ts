@@ -6,6 +6,13 @@ import process from "node:process";
 import { fileURLToPath } from "node:url";
 import { ConfigError } from "../core/errors.ts";
 
+/** Names of the files in models/embedded; exports of the model take their name from it. */
+export const EMBEDDED = {
+  model: "unsloth-tiny.Q8_0.gguf",
+  data: "instructions.jsonl",
+  heldOut: "held_out.jsonl",
+} as const;
+
 /**
  * Path of a file of models/embedded.
  * @param packageUrl where mod.ts lies; https when imported from JSR

@@ -7,13 +7,10 @@ import { join } from "node:path";
 import { ConfigError } from "../core/errors.ts";
 import { isPeftAdapter, parsePeftConfig, readJsonObject } from "../formats/peft.ts";
 import { downloadDataset, downloadModel, isHubId } from "../hub/mod.ts";
-import { embeddedFile } from "./assets.ts";
+import { EMBEDDED, embeddedFile } from "./assets.ts";
 import type { Config } from "./config.ts";
 import type { CliContext } from "./context.ts";
 import { bytesText } from "./terminal.ts";
-
-/** The embedded model's file; exports take their name from it. */
-const EMBEDDED_MODEL = "unsloth-tiny.Q8_0.gguf";
 
 /** A model on disk. */
 export interface FoundModel {
@@ -48,7 +45,7 @@ function locateBase(adapter: string, config: Config, context: CliContext): Promi
 
 async function locate(name: string, config: Config, context: CliContext): Promise<string> {
   if (existsSync(name)) return name;
-  if (name === "embedded") return await embeddedFile(context.packageUrl, EMBEDDED_MODEL);
+  if (name === "embedded") return await embeddedFile(context.packageUrl, EMBEDDED.model);
   if (!isHubId(name)) {
     throw new ConfigError(`Cannot find the model ${name}: there is no such path, and it is no Hub id`);
   }
@@ -58,7 +55,7 @@ async function locate(name: string, config: Config, context: CliContext): Promis
 /** A dataset's file or folder. */
 export async function findDataset(name: string, config: Config, context: CliContext): Promise<string> {
   if (existsSync(name)) return name;
-  if (name === "embedded") return await embeddedFile(context.packageUrl, "instructions.jsonl");
+  if (name === "embedded") return await embeddedFile(context.packageUrl, EMBEDDED.data);
   if (!isHubId(name)) {
     throw new ConfigError(`Cannot find the dataset ${name}: there is no such path, and it is no Hub id`);
   }

@@ -23,7 +23,7 @@ import type { OptimOptions } from "../train/types.ts";
 import type { Config } from "./config.ts";
 import type { CliContext } from "./context.ts";
 import { findDataset, findModel, type FoundModel } from "./find_model.ts";
-import { embeddedFile } from "./assets.ts";
+import { EMBEDDED, embeddedFile } from "./assets.ts";
 import type { Settings } from "./settings.ts";
 import { bytesText } from "./terminal.ts";
 
@@ -119,7 +119,7 @@ async function loadData(config: Config, tokenizer: Tokenizer, source: ModelSourc
   };
   const { rows, counts, notes } = await prepare(dataset, tokenizer, how);
   const file = config.eval_file ??
-    (name === "embedded" ? await embeddedFile(context.packageUrl, "held_out.jsonl") : null);
+    (name === "embedded" ? await embeddedFile(context.packageUrl, EMBEDDED.heldOut) : null);
   const all = [...dataset.notes, ...notes];
   if (file !== null) {
     const held = await prepare(await openDataset(file, options), tokenizer, how);
