@@ -158,6 +158,11 @@ export function refuse(arch: string, what: string): never {
   throw new ConfigError(`Cannot express the model as a GGUF of '${arch}': ${what} has no place there`);
 }
 
+/** Refuses heads that are not as wide as the model together, where the loader of this arch expects it (n_embd rows of q). */
+export function refuseWidth(c: ModelConfig, arch: string): void {
+  if (c.heads * c.headDim !== c.dim) refuse(arch, `a width of ${c.dim} under ${c.heads} heads of ${c.headDim}`);
+}
+
 /** Refuses biases an arch has no tensors for. */
 export function refuseBias(c: ModelConfig, arch: string, allowed: Partial<ModelConfig["bias"]> = {}): void {
   for (const kind of ["qkv", "o", "mlp"] as const) {

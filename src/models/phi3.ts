@@ -1,7 +1,7 @@
 /** Phi 3, 3.5 and 4: fused qkv_proj and gate_up_proj, longrope, partial rotary. @module */
 import { baseConfig } from "./base.ts";
 import type { Family, HfConfig, ModelConfig } from "./config.ts";
-import { configFromGguf, f32, ggufBase, ggufNumber, refuse, ropeType, u32 } from "./gguf_keys.ts";
+import { configFromGguf, f32, ggufBase, ggufNumber, refuse, refuseWidth, ropeType, u32 } from "./gguf_keys.ts";
 import { tensorNames } from "./names.ts";
 import { number } from "./settings.ts";
 
@@ -54,6 +54,7 @@ export const phi3: Family = {
   ggufMeta(c, given) {
     const hf = renamed(given), type = ropeType(hf);
     if (type !== "default" && type !== "longrope") refuse("phi3", `rope type '${type}'`);
+    refuseWidth(c, "phi3");
     const { freqs, factor } = c.rope(0, 1)!, fields = (hf.rope_parameters ?? hf) as Record<string, unknown>;
     return new Map([
       ...ggufBase(c, "phi3"),

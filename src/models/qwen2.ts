@@ -1,7 +1,7 @@
 /** Qwen 2 and 2.5: llama with a bias on q, k and v. @module */
 import { baseConfig } from "./base.ts";
 import type { Family, HfConfig } from "./config.ts";
-import { configFromGguf, ggufBase, ggufRope, refuseBias, refuseWindows } from "./gguf_keys.ts";
+import { configFromGguf, ggufBase, ggufRope, refuseBias, refuseWidth, refuseWindows } from "./gguf_keys.ts";
 import { tensorNames } from "./names.ts";
 import { flag, number, slides } from "./settings.ts";
 
@@ -26,6 +26,7 @@ export const qwen2: Family = {
   ggufMeta(c, hf) {
     refuseWindows(c, "qwen2");
     refuseBias(c, "qwen2", { qkv: true });
+    refuseWidth(c, "qwen2");
     return new Map([...ggufBase(c, "qwen2"), ...ggufRope(c, hf, "qwen2", { factors: false })]);
   },
   ggufExtra: () => [],
