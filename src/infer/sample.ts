@@ -7,10 +7,13 @@
 import { Random } from "../core/philox.ts";
 import type { SampleOptions, TokenLogprob } from "./types.ts";
 
-/** Tokens left after the filters, with probabilities that sum to 1. */
+/** Tokens left after the filters; a token's probability is its weight's share of the total. */
 export interface Candidates {
-  ids: ArrayLike<number>;
-  probs: ArrayLike<number>;
+  /** null: the whole vocabulary. */
+  ids: readonly number[] | null;
+  /** One of each of `ids`, or of each token. */
+  weights: Float64Array;
+  total: number;
 }
 
 /** No penalty, no filter, temperature 1: the model's own distribution. */
@@ -100,18 +103,25 @@ export function argmax(logits: Float32Array): number {
  * @throws {RangeError} when a logit is NaN or none is finite
  */
 export function candidates(logits: Float32Array, o: SampleOptions): Candidates {
-  const max = logits[argmax(logits)];
-  const weights = new Float64Array(logits.length);
-  let total = 0;
-  for (let i = 0; i < logits.length; i++) total += weights[i] = Math.exp((logits[i] - max) / o.temperature);
-  let ids: number[] | null = null;
-  if (o.topK > 0 && o.topK < logits.length) {
-    ids = largest(logits, o.topK);
-    total = ids.reduce((sum, id) => sum + weights[id], 0);
+  const max = logits[argmax(logits)], weigh = (id: number) => Math.exp((logits[id] - max) / o.temperature);
+  let ids = o.topK > 0 && o.topK < logits.length ? largest(logits, o.topK) : null;
+  let weights = ids ? Float64Array.from(ids, weigh) : new Float64Array(logits.length);
+  if (!ids) { for (let i = 0; i < weights.length; i++) weights[i] = weigh(i); }
+  let total = sum(weights);
+  if (o.topP < 1) {
+    // Those of the largest k are in order already; of a whole vocabulary only its heavy part is put in order.
+    ids ??= heaviest(weights, o.topP * total);
+    const kept = prefix(ids, weigh, o.topP * total);
+    [ids, weights] = [kept, Float64Array.from(kept, weigh)];
+    total = sum(weights);
   }
-  if (o.topP < 1) ids = nucleus(weights, ids ?? heaviest(weights, o.topP * total), o.topP * total);
-  if (o.minP > 0) ids = (ids ?? [...weights.keys()]).filter((id) => weights[id] >= o.minP);
-  return normalise(weights, ids);
+  if (o.minP > 0) {
+    const kept: number[] = [];
+    for (let i = 0; i < weights.length; i++) if (weights[i] >= o.minP) kept.push(ids ? ids[i] : i);
+    [ids, weights] = [kept, Float64Array.from(kept, weigh)];
+    total = sum(weights);
+  }
+  return { ids, weights, total };
 }
 
 /** Ids of the `k` largest values, largest first, the lower id first among equals. */
@@ -167,29 +177,28 @@ function heaviest(weights: Float64Array, mass: number): number[] {
 }
 
 /** The shortest prefix of `ids` (heaviest first) with at least `mass`; never empty. */
-function nucleus(weights: Float64Array, ids: readonly number[], mass: number): number[] {
+function prefix(ids: readonly number[], weigh: (id: number) => number, mass: number): number[] {
   let sum = 0;
-  const end = ids.findIndex((id) => (sum += weights[id]) >= mass);
+  const end = ids.findIndex((id) => (sum += weigh(id)) >= mass);
   return ids.slice(0, end < 0 ? ids.length : end + 1);
 }
 
-function normalise(weights: Float64Array, ids: readonly number[] | null): Candidates {
-  const kept = ids === null ? weights : Float64Array.from(ids, (id) => weights[id]);
-  const total = kept.reduce((a, b) => a + b, 0);
-  return { ids: ids ?? Int32Array.from(weights.keys()), probs: kept.map((w) => w / total) };
+function sum(values: Float64Array): number {
+  let total = 0;
+  for (let i = 0; i < values.length; i++) total += values[i];
+  return total;
 }
 
 /** The candidate at which the running sum of probabilities passes `u`. */
-function drawFrom({ ids, probs }: Candidates, u: number): number {
-  let sum = 0, last = 0;
-  for (let i = 0; i < ids.length; i++) {
-    if (probs[i] === 0) continue;
+function drawFrom({ ids, weights, total }: Candidates, u: number): number {
+  let left = u * total, last = 0;
+  for (let i = 0; i < weights.length; i++) {
+    if (weights[i] === 0) continue;
     last = i;
-    sum += probs[i];
-    if (u < sum) return ids[i];
+    left -= weights[i];
+    if (left < 0) break; // rounding may leave a hair: then it is the last one
   }
-  // Rounding may leave the sum a hair under 1.
-  return ids[last];
+  return ids ? ids[last] : last;
 }
 
 function randomSeed(): number {

@@ -16,8 +16,8 @@ const softmax = (z: ArrayLike<number>, t = 1) => {
 /** Probabilities over the whole vocabulary. */
 const dense = (z: Float32Array, o: Partial<SampleOptions>, n = V) => {
   const out = new Array<number>(n).fill(0);
-  const { ids, probs } = candidates(z, { ...PLAIN, ...o });
-  for (let i = 0; i < ids.length; i++) out[ids[i]] = probs[i];
+  const { ids, weights, total } = candidates(z, { ...PLAIN, ...o });
+  for (let i = 0; i < weights.length; i++) out[ids ? ids[i] : i] = weights[i] / total;
   return out;
 };
 const near = (a: number[], b: number[]) => a.forEach((x, i) => expect(x).toBeCloseTo(b[i], 12));
