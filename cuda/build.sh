@@ -1,0 +1,64 @@
+#!/bin/bash
+# Builds cuda/prebuilt/linux-x64/libunsloth_cuda.so and writes the hash of its sources beside it.
+#   cuda/build.sh              every target, linked for glibc 2.17: what ships
+#   ARCHS=90a PTX= cuda/build.sh   one target, for development
+#   cuda/build.sh --hash       prints the hash of the sources and builds nothing
+# Needs g++, python3 with pip, and (for what ships) `pip install ziglang==0.17.1`. nvcc 13.0 comes from pinned wheels into
+# .cuda/: no root, no CUDA install, no GPU. All five in one pip command: a second `--target` run skips an existing folder.
+set -euo pipefail
+root=$(cd "$(dirname "$0")/.." && pwd)
+cd "$root"
+sources=(cuda/host/*.h cuda/host/*.cpp cuda/kernels/*.h cuda/kernels/*.cu cuda/kernels/*.cuh cuda/exports.map cuda/build.sh ffi/unsloth.h)
+hash=$(for f in "${sources[@]}"; do sha256sum <"$f"; done | sha256sum | cut -d' ' -f1)
+[ "${1:-}" = --hash ] && { echo "$hash"; exit 0; }
+
+tools=${CUDA_WHEELS:-.cuda}
+if [ ! -x "$tools/nvidia/cu13/bin/nvcc" ]; then
+  python3 -m pip install -q --disable-pip-version-check --root-user-action=ignore --target "$tools" \
+    nvidia-cuda-nvcc==13.0.88 nvidia-cuda-crt==13.0.88 nvidia-nvvm==13.0.88 nvidia-cuda-runtime==13.0.96 \
+    nvidia-cuda-cccl==13.0.85
+fi
+cu=$(cd "$tools/nvidia/cu13" && pwd)
+
+targets=()
+for a in ${ARCHS-80 86 89 90a 100 120}; do targets+=(-gencode "arch=compute_$a,code=sm_$a"); done
+for p in ${PTX-80}; do targets+=(-gencode "arch=compute_$p,code=compute_$p"); done
+flags=(-O3 -DNDEBUG -std=c++17 --extended-lambda --expt-relaxed-constexpr -Xfatbin=-compress-all
+  -Xcompiler "-fPIC,-fvisibility=hidden,-Wall,-fdebug-prefix-map=$root=." "${targets[@]}")
+
+# One object a source, kept under the hash of all it is made of; JOBS of them at a time.
+objects=.cuda/objects
+mkdir -p "$objects" cuda/prebuilt/linux-x64
+headers=$(cat cuda/host/*.h cuda/kernels/*.h cuda/kernels/*.cuh ffi/unsloth.h | sha256sum)
+compile() { nice -n "${NICE:-10}" "$cu/bin/nvcc" "${flags[@]}" -c -o "$2.tmp" "$1" && mv "$2.tmp" "$2"; }
+list=()
+for f in cuda/host/*.cpp cuda/kernels/*.cu; do
+  key=$(echo "$headers $(sha256sum <"$f") ${flags[*]}" | sha256sum | cut -c1-24)
+  o=$objects/$(basename "$f").$key.o
+  list+=("$o")
+  [ -f "$o" ] && continue
+  while [ "$(jobs -rp | wc -l)" -ge "${JOBS:-2}" ]; do wait -n; done
+  echo "compile $f" && compile "$f" "$o" &
+done
+wait
+for o in "${list[@]}"; do [ -f "$o" ] || { echo "Cannot link: $o was not built" >&2; exit 1; }; done
+
+# No -rdc, so no device link: any linker will do. The version script keeps cudart's and C++'s symbols inside.
+out=cuda/prebuilt/linux-x64/libunsloth_cuda.so
+link=(-shared -s -Wl,--gc-sections -Wl,-z,nodelete "-Wl,--version-script=cuda/exports.map" -o "$out" "${list[@]}" "-L$cu/lib"
+  -lcudart_static -ldl -lpthread -lrt)
+if python3 -m ziglang version >/dev/null 2>&1; then
+  python3 -m ziglang c++ -target x86_64-linux-gnu.2.17 "${link[@]}"
+else
+  echo "no ziglang: linked by g++, for this machine's glibc and later" >&2
+  g++ -static-libstdc++ -static-libgcc "${link[@]}"
+fi
+cat >cuda/prebuilt.ts <<END
+/** Written by cuda/build.sh: which sources the prebuilt library was built from, and which file it is. @module */
+
+/** SHA-256 over the SHA-256 of each source, as \`cuda/build.sh --hash\` prints it. */
+export const SOURCES_SHA256 = "$hash";
+/** SHA-256 of prebuilt/linux-x64/libunsloth_cuda.so. */
+export const LIBRARY_SHA256 = "$(sha256sum <"$out" | cut -d' ' -f1)";
+END
+ls -l "$out"

@@ -1,0 +1,28 @@
+// One attention problem as the engines see it. Sequences lie end to end on one axis of N tokens; a row of scores is
+// masked to its own sequence by the row's first token, so a tile needs no table of sequences and may span several.
+#pragma once
+#include "../host/kernels.h"
+
+namespace us {
+
+struct Attention {
+  const void *q, *k, *v, *dout;
+  void *out, *dq, *dk, *dv;
+  float *lse, *delta;  // [H,N]; delta: sum of dOut * out of a row
+  const int* cu;       // [S+1]
+  int N, H, K, d, S;   // K kv heads, S sequences
+  AttnOpts o;
+  int dtype;
+};
+
+/** f32 arithmetic, any type, d <= 256. */
+int attention_exact(const Attention& a);
+int attention_exact_bwd(const Attention& a);
+/** 16-bit types on mma.sync, d a multiple of 16 up to 256; false when the problem is not for it. */
+bool attention_mma(const Attention& a, int& rc);
+bool attention_mma_bwd(const Attention& a, int& rc);
+/** 16-bit types on wgmma; false when the device or the problem is not for it. */
+bool attention_sm90(const Attention& a, int& rc);
+bool attention_sm90_bwd(const Attention& a, int& rc);
+
+}  // namespace us

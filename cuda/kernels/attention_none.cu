@@ -1,0 +1,7 @@
+#include "attention.h"
+namespace us {
+bool attention_mma(const Attention&, int&) { return false; }
+bool attention_mma_bwd(const Attention&, int&) { return false; }
+bool attention_sm90(const Attention&, int&) { return false; }
+bool attention_sm90_bwd(const Attention&, int&) { return false; }
+}

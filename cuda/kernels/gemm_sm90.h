@@ -1,0 +1,29 @@
+// Sums of products on Hopper: c = alpha * (a0 b0 + a1 b1 + ...) + beta * c (+ bias), each segment with its own K. A LoRA
+// linear is two segments (x W^T + xa B^T), the gradient of q, k, v's common input six: one pass over c instead of one each.
+// Several products of one M go in one launch, so that their last tiles share the chip.
+#pragma once
+#include "gemm.h"
+
+namespace us {
+
+constexpr int MAX_SEGMENTS = 6, MAX_PRODUCTS = 3;
+
+struct Segment { const void *a, *b; size_t K; };  // a [M,K]; b [N,K], or [K,N] when b_by_k
+struct Product {
+  void* c;
+  const void* bias;
+  int bias_type;
+  size_t N;
+  float alpha, beta;
+  int segments;
+  Segment segment[MAX_SEGMENTS];
+};
+
+/** Whether the running code is the sm_90a one: then the functions below work. */
+bool has_sm90();
+/** Sizes, strides and addresses that the copy engine takes. */
+bool fits_sm90(size_t M, size_t N, const Segment& s, bool b_by_k);
+/** `count` products of `dtype` (BF16 or F16) with at most MAX_SEGMENTS segments together. */
+int gemm_segmented(int dtype, bool b_by_k, size_t M, const Product* products, int count);
+
+}  // namespace us

@@ -1,0 +1,146 @@
+// RMS norm (Zhang & Sennrich 2019) and layer norm over rows of D, with their backward passes.
+// out = xhat * w (+ b), xhat = (x - mean) * rstd; moves 2 N D activations, bound by memory. A row lives in registers
+// between its passes. The column sums dw, db go through per-chunk partial sums in a fixed order: no atomics.
+#include "../host/kernels.h"
+#include "common.cuh"
+
+namespace us {
+namespace {
+
+struct Shape { size_t N; int D; };
+struct Opts { int kind; float eps, plus; };  // plus: 1 when the weight is 1 + w
+
+/** One row to THREADS threads, ITEMS chunks of V a thread: D <= THREADS * ITEMS * V. */
+template <class T, int V, int THREADS, int ITEMS, int ROWS>
+__global__ void __launch_bounds__(THREADS * ROWS)
+norm_kernel(T* out, float* stat, const T* x, const void* w, int wt, const void* b, int bt, Shape s, Opts o) {
+  const size_t n = static_cast<size_t>(blockIdx.x) * ROWS + threadIdx.x / THREADS;
+  if (ROWS > 1 && n >= s.N) return;  // whole warps: a row is a warp's when ROWS > 1
+  const int t = threadIdx.x % THREADS;
+  float v[ITEMS][V], sum = 0;
+#pragma unroll
+  for (int i = 0; i < ITEMS; i++) {
+    const int c = (i * THREADS + t) * V;
+    if (c < s.D) {
+      load<V>(x + n * s.D + c, v[i]);
+#pragma unroll
+      for (int j = 0; j < V; j++) sum += v[i][j];
+    }
+  }
+  const float mean = o.kind == 1 ? block_sum<THREADS>(sum) / s.D : 0.0f;
+  float sq = 0;
+#pragma unroll
+  for (int i = 0; i < ITEMS; i++) {
+    const int c = (i * THREADS + t) * V;
+    if (c < s.D)
+#pragma unroll
+      for (int j = 0; j < V; j++) v[i][j] -= mean, sq += v[i][j] * v[i][j];
+  }
+  const float rstd = 1.0f / sqrtf(block_sum<THREADS>(sq) / s.D + o.eps);
+  if (t == 0) stat[2 * n] = mean, stat[2 * n + 1] = rstd;
+#pragma unroll
+  for (int i = 0; i < ITEMS; i++) {
+    const int c = (i * THREADS + t) * V;
+    if (c < s.D) {
+      float g[V], h[V];
+      load_any<V>(w, wt, c, g);
+      if (b) load_any<V>(b, bt, c, h);
+#pragma unroll
+      for (int j = 0; j < V; j++) g[j] = v[i][j] * rstd * (g[j] + o.plus) + (b ? h[j] : 0.0f);
+      store<V>(out + n * s.D + c, g);
+    }
+  }
+}
+
+/** dx += rstd * (g - mean(g) [layer] - xhat * mean(g * xhat)), g = dOut * w. */
+template <class T, int V, int THREADS, int ITEMS, int ROWS>
+__global__ void __launch_bounds__(THREADS * ROWS)
+norm_bwd_kernel(T* dx, const T* dout, const T* x, const void* w, int wt, const float* stat, Shape s, Opts o) {
+  const size_t n = static_cast<size_t>(blockIdx.x) * ROWS + threadIdx.x / THREADS;
+  if (ROWS > 1 && n >= s.N) return;
+  const int t = threadIdx.x % THREADS;
+  const float mean = stat[2 * n], rstd = stat[2 * n + 1];
+  float g[ITEMS][V], h[ITEMS][V], sg = 0, sgh = 0;
+#pragma unroll
+  for (int i = 0; i < ITEMS; i++) {
+    const int c = (i * THREADS + t) * V;
+    if (c < s.D) {
+      float k[V];
+      load<V>(dout + n * s.D + c, g[i]), load<V>(x + n * s.D + c, h[i]), load_any<V>(w, wt, c, k);
+#pragma unroll
+      for (int j = 0; j < V; j++) {
+        g[i][j] *= k[j] + o.plus, h[i][j] = (h[i][j] - mean) * rstd;
+        sg += g[i][j], sgh += g[i][j] * h[i][j];
+      }
+    }
+  }
+  const float mg = o.kind == 1 ? block_sum<THREADS>(sg) / s.D : 0.0f, mgh = block_sum<THREADS>(sgh) / s.D;
+#pragma unroll
+  for (int i = 0; i < ITEMS; i++) {
+    const int c = (i * THREADS + t) * V;
+    if (c < s.D) {
+      float d[V];
+      load<V>(dx + n * s.D + c, d);
+#pragma unroll
+      for (int j = 0; j < V; j++) d[j] += rstd * (g[i][j] - mg - h[i][j] * mgh);
+      store<V>(dx + n * s.D + c, d);
+    }
+  }
+}
+
+template <int V_, int THREADS_, int ITEMS_, int ROWS_> struct Row {
+  static constexpr int V = V_, THREADS = THREADS_, ITEMS = ITEMS_, ROWS = ROWS_;
+};
+
+/** Calls run with the smallest row shape that holds D; false when none does. */
+template <class F> bool pick_row(int D, bool wide, F run) {
+  if (wide) {
+    if (D <= 256) return run(Row<8, 32, 1, 8>{}), true;
+    if (D <= 1024) return run(Row<8, 32, 4, 4>{}), true;
+    if (D <= 4096) return run(Row<8, 256, 2, 1>{}), true;
+    if (D <= 16384) return run(Row<8, 512, 4, 1>{}), true;
+  }
+  if (D <= 1024) return run(Row<1, 32, 32, 4>{}), true;
+  if (D <= 16384) return run(Row<1, 512, 32, 1>{}), true;
+  return false;
+}
+
+}  // namespace
+
+int norm(const Ten& out, const Ten& stat, const Ten& x, const Ten& w, const Ten& b, int kind, float eps, bool plus_one) {
+  const Shape s{x.rows, static_cast<int>(x.cols)};
+  const Opts o{kind, eps, plus_one ? 1.0f : 0.0f};
+  const bool wide = s.D % 8 == 0 && aligned16(out.p, x.p, w.p, b.p);
+  US_FLOAT(x.dtype, T, {
+    const bool fits = pick_row(s.D, wide, [&](auto r) {
+      using R = decltype(r);
+      norm_kernel<T, R::V, R::THREADS, R::ITEMS, R::ROWS><<<blocks(s.N, R::ROWS), R::THREADS * R::ROWS, 0, stream()>>>(
+          out.as<T>(), stat.as<float>(), x.as<T>(), w.p, w.dtype, b.p, b.dtype, s, o);
+    });
+    if (!fits) return fail(US_INVALID, "Cannot run norm: rows of %d are longer than 16384", s.D);
+  });
+  return launched("norm");
+}
+
+// column sums of dOut * xhat and dOut are in columns.cu
+int norm_weight_bwd(const Ten& dw, const Ten& db, const Ten& dout, const Ten& x, const Ten& stat);
+
+int norm_bwd(const Ten& dx, const Ten& dw, const Ten& db, const Ten& dout, const Ten& x, const Ten& w, const Ten& stat,
+             int kind, bool plus_one) {
+  const Shape s{x.rows, static_cast<int>(x.cols)};
+  const Opts o{kind, 0.0f, plus_one ? 1.0f : 0.0f};
+  const bool wide = s.D % 8 == 0 && aligned16(dx.p, dout.p, x.p, w.p);
+  US_FLOAT(x.dtype, T, {
+    const bool fits = pick_row(s.D, wide, [&](auto r) {
+      using R = decltype(r);
+      norm_bwd_kernel<T, R::V, R::THREADS, R::ITEMS, R::ROWS>
+          <<<blocks(s.N, R::ROWS), R::THREADS * R::ROWS, 0, stream()>>>(dx.as<T>(), dout.as<T>(), x.as<T>(), w.p, w.dtype,
+                                                                        stat.as<float>(), s, o);
+    });
+    if (!fits) return fail(US_INVALID, "Cannot run norm_bwd: rows of %d are longer than 16384", s.D);
+  });
+  if (const int rc = launched("norm_bwd")) return rc;
+  return dw || db ? norm_weight_bwd(dw, db, dout, x, stat) : 0;
+}
+
+}  // namespace us

@@ -1,0 +1,13 @@
+// Descriptors of the copy engine (TMA): a box of a row-major 16-bit tensor, 128-byte swizzle, zeros outside.
+#pragma once
+#include <cuda.h>
+#include <stdint.h>
+
+namespace us {
+
+/** [rows, cols] in boxes of [box_rows, 64]; false when the driver refuses. */
+bool map_2d(CUtensorMap* map, const void* p, uint64_t rows, uint64_t cols, uint32_t box_rows);
+/** [n, heads, d] seen as (d, heads, n), in boxes of 64 features of one head of box_rows tokens. */
+bool map_heads(CUtensorMap* map, const void* p, uint64_t n, uint64_t heads, uint64_t d, uint32_t box_rows);
+
+}  // namespace us

@@ -1,0 +1,38 @@
+/**
+ * The CUDA backend: a prebuilt library over the C ABI of ffi/, which needs an NVIDIA driver (580 or later) and nothing else.
+ * Kernels and their figures: docs/cuda.md.
+ * @module
+ */
+import process from "node:process";
+import { openNative } from "../ffi/adapter.ts";
+import { locate } from "../ffi/locate.ts";
+import type { Candidate, OpenOpts } from "../ffi/select.ts";
+import type { Backend } from "../src/core/backend.ts";
+import { BackendError } from "../src/core/errors.ts";
+import { LIBRARY_SHA256 } from "./prebuilt.ts";
+
+/** Opens CUDA where there is a driver and a device of compute capability 8.0 or later. */
+export const candidate: Candidate = {
+  name: "cuda",
+  /**
+   * @param o `actDtype` default bf16; f32 computes without TF32
+   * @throws {BackendError} when there is no library for this platform, no driver, no device, or no such device
+   */
+  async open(o: OpenOpts): Promise<Backend> {
+    const path = await locate({
+      name: "cuda",
+      prebuilt: prebuiltFor(process.platform, process.arch),
+      sha256: LIBRARY_SHA256,
+      explicit: o.library,
+    });
+    return await openNative({ name: "cuda", path, device: o.device, actDtype: o.actDtype });
+  },
+};
+
+/** Where the library for a platform lies beside this module. */
+function prebuiltFor(platform: string, arch: string): URL {
+  if (platform !== "linux" || arch !== "x64") {
+    throw new BackendError(`Cannot use CUDA on ${platform} ${arch}: the library is built for linux x64`, "locate");
+  }
+  return new URL("./prebuilt/linux-x64/libunsloth_cuda.so", import.meta.url);
+}
