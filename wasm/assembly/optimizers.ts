@@ -82,7 +82,7 @@ export function adamw8(u: i32, scratch: usize): void {
 // the factor of the update, then Σ u² of each unit of ROWS rows. Without row O is 1 and I the number of elements.
 
 // @ts-ignore: decorator
-
+@inline
 function square(g: usize, clip: f32, eps: f32): f64 {
   const d = <f64> (clip * load<f32>(g));
   return d * d + <f64> eps;
@@ -127,7 +127,7 @@ export function adafactorMean(_u: i32, _: usize): void {
 }
 
 // @ts-ignore: decorator
-
+@inline
 function update(o: i32, i: i32, clip: f32): f64 {
   const r: f64 = ptr(2) === 0 ? 1 : <f64> load<f32>(ptr(2) + words(o)) / load<f64>(ptr(7));
   const g = ptr(1) + ((<usize> o * <usize> int(6) + <usize> i) << 2);
