@@ -4,8 +4,8 @@
  * @module
  */
 
-/** A slot lent to a request; `cached` tokens of its prompt need not be computed. */
-export interface Lease {
+/** A slot and how many tokens of a prompt it holds: these need not be computed. */
+export interface Place {
   slot: number;
   cached: number;
 }
@@ -33,16 +33,20 @@ export class SlotTable {
    * The free slot that shares the longest beginning with `ids`, of equals the one unused longest; null when all are lent.
    * At least the last token is always left to compute, since its logits are wanted.
    */
-  take(ids: Int32Array): Lease | null {
-    let best: Lease | null = null;
+  find(ids: Int32Array): Place | null {
+    let best: Place | null = null;
     this.#held.forEach((held, slot) => {
       if (held === null) return;
       const cached = Math.min(sharedPrefix(held, ids), ids.length - 1);
       const older = best !== null && cached === best.cached && this.#usedAt[slot] < this.#usedAt[best.slot];
       if (best === null || cached > best.cached || older) best = { slot, cached };
     });
-    if (best !== null) this.#held[(best as Lease).slot] = null;
     return best;
+  }
+
+  /** Lends a free slot: its rows will be written. */
+  lend(slot: number): void {
+    this.#held[slot] = null;
   }
 
   /** Gives the slot back with the tokens its rows hold. */
@@ -52,7 +56,8 @@ export class SlotTable {
   }
 }
 
-function sharedPrefix(a: Int32Array, b: Int32Array): number {
+/** How many tokens two lists begin with alike. */
+export function sharedPrefix(a: ArrayLike<number>, b: ArrayLike<number>): number {
   const end = Math.min(a.length, b.length);
   let n = 0;
   while (n < end && a[n] === b[n]) n++;

@@ -6,7 +6,7 @@
  */
 import { setImmediate } from "node:timers";
 import type { Tokenizer } from "../tokenizer/types.ts";
-import { SlotTable } from "./cache.ts";
+import { type Place, sharedPrefix, SlotTable } from "./cache.ts";
 import { ContextLengthError, QueueFullError } from "./errors.ts";
 import { Outlet } from "./outlet.ts";
 import { logprobsOf, Sampler } from "./sample.ts";
@@ -33,8 +33,13 @@ export interface Runner {
   readonly stepTokens: number;
   /** Writes the cache and returns logits f32 [R,V], valid until the next call. One call at a time. */
   forward(step: Step): Promise<Float32Array>;
+  /** Copies the first `tokens` rows of slot `from` to slot `to`. Not called during a step. */
+  share(from: number, to: number, tokens: number): void;
   close(): void;
 }
+
+/** A request waits for a shared beginning that another is just reading if that spares it this many tokens or more. */
+const WORTH_WAITING = 16;
 
 /** What the queue needs besides the runner. */
 export interface QueueOptions {
@@ -172,15 +177,33 @@ export class RequestQueue {
 
   #admit(): void {
     while (this.#waiting.length > 0) {
-      const lease = this.#slots.take(this.#waiting[0].request.ids);
-      if (lease === null) return;
+      const { ids } = this.#waiting[0].request, place = this.#slots.find(ids);
+      if (place === null) return;
+      const best = this.#bestBeginning(ids, place);
+      if (best === null) return;
       const job = this.#waiting.shift()!;
-      job.slot = lease.slot;
-      job.cached = job.done = lease.cached;
+      job.slot = place.slot;
+      job.cached = job.done = best.cached;
       job.startedAt = performance.now();
+      this.#slots.lend(place.slot);
+      if (best.slot !== place.slot) this.#runner.share(best.slot, place.slot, best.cached);
       this.#running.push(job);
       if (job.maxTokens < 1) this.#finish(job, "length", job.text.finish());
     }
+  }
+
+  /**
+   * Where the longest known beginning of `ids` lies: in the free slot found for it, or in one whose request is running.
+   * null: a running request is just reading much of what they share, so that it is better to wait for it.
+   */
+  #bestBeginning(ids: Int32Array, free: Place): Place | null {
+    let best = free;
+    for (const job of this.#running) {
+      const shared = Math.min(sharedPrefix(job.ids, ids), ids.length - 1), cached = Math.min(shared, job.done);
+      if (shared - Math.max(cached, free.cached) >= WORTH_WAITING) return null;
+      if (cached > best.cached) best = { slot: job.slot, cached };
+    }
+    return best;
   }
 
   async #step(): Promise<void> {

@@ -108,6 +108,13 @@ export class DecoderRunner implements Runner {
     return logits;
   }
 
+  share(from: number, to: number, tokens: number): void {
+    const { be } = this.#model;
+    const rows = (t: Tensor, /*[S,L,K,d]*/ slot: number): Tensor /*[tokens,K,d]*/ =>
+      slice({ ...slice(t, slot, slot + 1), shape: t.shape.slice(1) }, 0, tokens);
+    for (const t of [...this.#cache.k, ...this.#cache.v]) be.copy(rows(t, to), rows(t, from));
+  }
+
   close(): void {
     const { be } = this.#model;
     this.#arena.close();

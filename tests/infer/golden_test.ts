@@ -56,6 +56,25 @@ describe.skipIf(!present)("golden models", () => {
       expect(Math.sqrt(error / norm)).toBeLessThan(BOUND[kind]);
     });
 
+    test.each(cases)("%s: rows copied from another slot give the same logits to the bit", async (name) => {
+      const model = await loadGolden(join(GOLDEN, name), be, "before");
+      const runner = new DecoderRunner(model, { slots: 3, contextLength: 24, stepTokens: 16 });
+      const step = (pos: number[], seq: number[], rows: number[]) =>
+        runner.forward({
+          ids: Int32Array.from(pos, (p) => 5 + 7 * p),
+          pos: Int32Array.from(pos),
+          seq: Int32Array.from(seq),
+          rows: Int32Array.from(rows),
+        });
+      await step([...Array(10).keys()], Array(10).fill(2), [9]);
+      await step([0, 1], [0, 0], []);
+      runner.share(2, 0, 10);
+      const logits = await step([10, 10], [2, 0], [0, 1]), V = model.config.vocab;
+      expect([...logits.slice(V)]).toEqual([...logits.slice(0, V)]);
+      runner.close();
+      model.close();
+    });
+
     test.each(cases)("%s: the greedy answer after training is the recorded one, alone and in company", async (name) => {
       const dir = join(GOLDEN, name), golden = readGolden(dir), model = await loadGolden(dir, be, "after");
       const runner = new DecoderRunner(model, { slots: 2, contextLength: 40, stepTokens: 5 });

@@ -59,6 +59,18 @@ describe("RequestQueue", () => {
     const again = await all(queue.submit(request("shared start, second")));
     expect([again.text, again.last.usage!.cachedTokens]).toEqual([text, "shared start, second".length]);
   });
+  test("reads a beginning that several requests share once, and copies it", async () => {
+    const runner = scriptedRunner(answers, { slots: 3, stepTokens: 20 });
+    const queue = queueOver(runner);
+    const start = "the same long instructions for every one of these requests: ";
+    const got = await Promise.all(["a", "b", "c"].map((p) => all(queue.submit(request(start + p)))));
+    expect(got.map((g) => g.text)).toEqual(["a", "b", "c"].map((p) => answers(start + p)));
+    expect(got.map((g) => g.last.usage!.cachedTokens)).toEqual([0, start.length, start.length]);
+    expect(runner.steps.some((s) => s.rows.length === 3)).toBe(true);
+    const read = runner.steps.reduce((n, s) => n + s.ids.length, 0);
+    const answered = got.reduce((n, g) => n + g.last.usage!.completionTokens - 1, 0);
+    expect(read).toBe(start.length + 3 * 2 + answered);
+  });
   test("draws the same answer for the same seed whoever runs beside it", async () => {
     const sampled = (seed: number) => request("q", { sample: { ...PLAIN, seed }, ignoreEos: true, maxTokens: 30 });
     const alone = await all(queueOver(scriptedRunner(answers)).submit(sampled(5)));
@@ -171,20 +183,22 @@ describe("RequestQueue", () => {
 
 describe("SlotTable", () => {
   const ids = (...n: number[]) => Int32Array.from(n);
-  test("lends the slot with the longest shared beginning, of equals the one unused longest", () => {
+  test("finds the slot with the longest shared beginning, of equals the one unused longest", () => {
     const t = new SlotTable(2);
-    expect([t.take(ids(1, 2))!.slot, t.take(ids(3))!.slot, t.take(ids(4))]).toEqual([0, 1, null]);
+    t.lend(0);
+    t.lend(1);
+    expect(t.find(ids(4))).toBeNull();
     t.release(1, ids(3, 4, 5));
     t.release(0, ids(1, 2, 3));
-    expect(t.take(ids(1, 2, 9))).toEqual({ slot: 0, cached: 2 });
+    expect(t.find(ids(1, 2, 9))).toEqual({ slot: 0, cached: 2 });
     t.release(0, ids(1, 2, 9));
-    expect(t.take(ids(7))).toEqual({ slot: 1, cached: 0 });
-    expect(t.lent).toBe(1);
+    expect(t.find(ids(7))).toEqual({ slot: 1, cached: 0 });
+    t.lend(1);
+    expect([t.lent, t.find(ids(7))]).toEqual([1, { slot: 0, cached: 0 }]);
   });
   test("leaves the last token of a prompt it knows wholly", () => {
     const t = new SlotTable(1);
-    t.take(ids(1));
     t.release(0, ids(1, 2, 3, 4));
-    expect(t.take(ids(1, 2, 3))).toEqual({ slot: 0, cached: 2 });
+    expect(t.find(ids(1, 2, 3))).toEqual({ slot: 0, cached: 2 });
   });
 });

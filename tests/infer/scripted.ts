@@ -51,6 +51,12 @@ export function scriptedRunner(
       });
       return logits;
     },
+    share(from, to, tokens) {
+      if (cache[from].length < tokens) {
+        throw new Error(`Cannot share ${tokens} rows: slot ${from} has ${cache[from].length}`);
+      }
+      cache[to] = cache[from].slice(0, tokens);
+    },
     close: () => void (runner.closed = true),
   };
   return runner;
