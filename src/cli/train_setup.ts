@@ -53,6 +53,9 @@ export async function setUp({ config, given }: Settings, be: Backend, context: C
   }
   const source = openModel(found.path), tokenizer = chooseTemplate(loadTokenizer(found.path), config);
   if (given.has("max_seq_length")) checkLength(config, source);
+  if (config.bias !== "none" && !source.tensors.some((t) => t.hf.endsWith(".bias"))) {
+    throw new ConfigError(`Cannot use --bias ${config.bias}: the model has no biases`);
+  }
   const data = await loadData(config, tokenizer, source, context);
   const lora = loraOptions(config, source, found.name);
   const rows = { rows: data.rows, heldOut: data.heldOut };

@@ -6,6 +6,7 @@ import { commandHelp, flagsMarkdown } from "../../src/cli/help.ts";
 import { distance } from "../../src/cli/nearest.ts";
 import { COMMANDS } from "../../src/cli/presets.ts";
 import { resolve } from "../../src/cli/settings.ts";
+import { UNSLOTH_FLAGS, unslothFlagsPage } from "./unsloth_flags.ts";
 
 /** unsloth-cli.py's argparse table: name and default, as its help prints them; optim's differs on purpose. */
 const UNSLOTH_CLI: Record<string, unknown> = {
@@ -153,4 +154,16 @@ test("every default lies within its own kind, range and choices", () => {
     if (o.range) expect(value as number).toBeGreaterThanOrEqual(o.range[0]);
     if (o.choices && o.kind === "text") expect(o.choices).toContain(value);
   }
+});
+
+test("docs/unsloth-flags.md names a test that exists for every flag of unsloth-cli.py, or that it is refused", () => {
+  const marked = Object.entries(OPTIONS).filter(([, o]) => o.unsloth).map(([n]) => n);
+  expect(Object.keys(UNSLOTH_FLAGS).sort()).toEqual(marked.sort());
+  const read = (path: string) => readFileSync(new URL(`../${path}`, import.meta.url), "utf8");
+  for (const [flag, proof] of Object.entries(UNSLOTH_FLAGS)) {
+    const text = read("refused" in proof ? "cli/refuse_test.ts" : proof.file);
+    expect(text, flag).toContain("refused" in proof ? `--${flag}` : proof.test);
+    if (!("refused" in proof) && proof.test.startsWith("changes")) expect(text, flag).toContain(`["--${flag}"`);
+  }
+  expect(readFileSync(new URL("../../docs/unsloth-flags.md", import.meta.url), "utf8")).toBe(unslothFlagsPage());
 });

@@ -1,0 +1,139 @@
+/** Each flag of unsloth-cli.py that trains does something: what it changes is looked at, one flag at a time. */
+import { afterAll, beforeAll, expect, test } from "vitest";
+import { readFileSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { readPeft } from "../../src/formats/peft.ts";
+import { instructions } from "../../tools/embedded/instructions.ts";
+import { tinyModel } from "../train/tiny_model.ts";
+import { cli, type Outcome } from "./cli.ts";
+
+let tiny: Awaited<ReturnType<typeof tinyModel>>, base: Uint8Array, runs = 0;
+const at = (...parts: string[]) => join(tiny.dir, ...parts);
+
+/** Three steps with these flags; later flags replace earlier ones, as on any command line. */
+async function train(...more: string[]): Promise<{ dir: string; adapter: Uint8Array; run: Outcome }> {
+  const dir = at(`run${runs++}`);
+  const run = await cli([
+    ...["train", "--model_name", tiny.model, "--dataset", at("data.jsonl"), "--output_dir", dir, "--max_steps", "3"],
+    ...["--warmup_steps", "1", "--learning_rate", "1e-2", "--r", "4", "--samples", "0", "--report_to", "none", ...more],
+  ]);
+  expect(run.status, run.notes.join("\n")).toBe(0);
+  return { dir, adapter: readFileSync(join(dir, "adapter_model.safetensors")), run };
+}
+
+const same = (a: Uint8Array, b: Uint8Array) => a.length === b.length && a.every((x, i) => x === b[i]);
+beforeAll(async () => {
+  tiny = await tinyModel();
+  writeFileSync(at("data.jsonl"), instructions(1).train.slice(0, 24).map((r) => JSON.stringify(r)).join("\n"));
+  writeFileSync(at("text.txt"), "The fox lives in the forest. The owl can see in the dark. ".repeat(40));
+  base = (await train()).adapter;
+});
+afterAll(() => tiny.remove());
+
+test("the same flags give the same adapter", async () => {
+  expect(same((await train()).adapter, base)).toBe(true);
+  expect(same((await train("--logging_steps", "3", "--save_steps", "2")).adapter, base)).toBe(true);
+});
+
+test.each([
+  ["--lora_alpha", "32"],
+  ["--lora_dropout", "0.3"],
+  ["--random_state", "1"],
+  ["--use_rslora"],
+  ["--per_device_train_batch_size", "1"],
+  ["--gradient_accumulation_steps", "2"],
+  ["--warmup_steps", "2"],
+  ["--learning_rate", "5e-3"],
+  ["--weight_decay", "0.5"],
+  ["--lr_scheduler_type", "constant_with_warmup"],
+  ["--seed", "1"],
+  ["--max_seq_length", "48"],
+  ["--packing"],
+  ["--max_steps", "2"],
+  ["--train_on_inputs"],
+  ["--group_by_length"],
+  ["--adam_beta1", "0.5"],
+  ["--adam_beta2", "0.5"],
+  ["--adam_epsilon", "1e-2"],
+  ["--max_grad_norm", "0.01"],
+  ["--label_smoothing_factor", "0.2"],
+  ["--chat_template", "chatml"],
+])("train %s %s changes what is learnt", async (...argv) => {
+  expect(same((await train(...argv.filter((a) => a !== undefined))).adapter, base)).toBe(false);
+});
+
+test("--r, --lora_alpha, --use_rslora, --use_dora, --target_modules and --layers are in the adapter", async () => {
+  const { dir } = await train(
+    ...[
+      "--r",
+      "2",
+      "--lora_alpha",
+      "6",
+      "--use_rslora",
+      "--use_dora",
+      "--target_modules",
+      "q_proj",
+      "up_proj",
+      "--layers",
+      "1",
+    ],
+  );
+  const { settings, tensors } = readPeft(dir);
+  expect(settings).toMatchObject({ r: 2, alpha: 6, rslora: true, dora: true });
+  const modules = new Set([...tensors.keys()].map((n) => n.replace(/\.lora_.*/, "")));
+  expect([...modules].sort()).toEqual(["model.layers.1.mlp.up_proj", "model.layers.1.self_attn.q_proj"]);
+  expect([...tensors.keys()].some((n) => n.includes("lora_magnitude_vector"))).toBe(true);
+});
+
+test("--use_gradient_checkpointing changes the memory and not the result", async () => {
+  const activations = (run: Outcome) => Number(/activations ([\d.]+) (?:kB|MB)/.exec(run.out.join("\n"))![1]);
+  const kept = await train("--use_gradient_checkpointing", "false");
+  const recomputed = await train("--use_gradient_checkpointing", "True");
+  expect(activations(recomputed.run)).not.toBe(activations(kept.run));
+  expect(recomputed.run.out.join("\n")).toContain("(recomputed in the backward)");
+  expect(same(recomputed.adapter, kept.adapter)).toBe(true);
+});
+
+test("--logging_steps sets how many lines there are", async () => {
+  const lines = async (n: string) =>
+    (await train("--logging_steps", n)).run.out.filter((l) => l.startsWith("Iter ")).length;
+  expect([await lines("1"), await lines("2"), await lines("3")]).toEqual([3, 2, 1]);
+});
+
+test("--raw_text_file trains on chunks of --chunk_size tokens that share --stride tokens", async () => {
+  const rows = async (size: string, stride: string) => {
+    const { out, status, notes } = await cli([
+      ...["train", "--model_name", tiny.model, "--raw_text_file", at("text.txt"), "--dry_run"],
+      ...["--chunk_size", size, "--stride", stride],
+    ]);
+    expect(status, notes.join("\n")).toBe(0);
+    return Number(/^Rows (\d+) /m.exec(out.join("\n"))![1]);
+  };
+  const [plain, shared, smaller] = [await rows("64", "0"), await rows("64", "32"), await rows("32", "0")];
+  expect(shared).toBeGreaterThan(1.8 * plain);
+  expect(smaller).toBeGreaterThan(1.8 * plain);
+});
+
+test("--eval_split with --per_device_eval_batch_size evaluates held-out rows", async () => {
+  const values = async (n: string) =>
+    (await train("--eval_split", "4", "--per_device_eval_batch_size", n)).run.out.flatMap((l) =>
+      /Val loss ([\d.]+)/.exec(l)?.[1] ?? []
+    );
+  const [one, four] = [await values("1"), await values("4")];
+  expect(one).toHaveLength(2);
+  expect(four).toEqual(one);
+});
+
+test("--bias needs a model that has biases", async () => {
+  const run = await cli([
+    "train",
+    "--model_name",
+    tiny.model,
+    "--dataset",
+    at("data.jsonl"),
+    "--bias",
+    "all",
+    "--dry_run",
+  ]);
+  expect(run.notes.at(-1)).toContain("Cannot use --bias all: the model has no biases");
+});
