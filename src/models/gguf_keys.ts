@@ -113,13 +113,18 @@ export function ropeType(hf: HfConfig): string {
 }
 
 /**
- * rope.* keys for a model whose layers share one rope. `dynamic` needs none: up to the context length it is the plain one.
+ * rope.* keys for a model whose layers share one rope; `theta` is the family's default where it is not 10,000. `dynamic` needs none: up to the context length it is the plain one.
  * @throws {ConfigError} for settings llama.cpp has no key for
  */
-export function ggufRope(c: ModelConfig, hf: HfConfig, arch: string, o: { factors: boolean }): [string, GgufField][] {
+export function ggufRope(
+  c: ModelConfig,
+  hf: HfConfig,
+  arch: string,
+  o: { factors: boolean; theta?: number },
+): [string, GgufField][] {
   const f = ropeFields(hf), type = ropeType(hf), layer = firstRotating(c);
   const rotary = 2 * c.rope(layer, 1)!.freqs.length;
-  const theta = Number(f.rope_theta ?? hf.rope_theta ?? 10000);
+  const theta = Number(f.rope_theta ?? hf.rope_theta ?? o.theta ?? 10000);
   const keys: [string, GgufField][] = [
     [`${arch}.rope.dimension_count`, u32(rotary)],
     [`${arch}.rope.freq_base`, f32(theta)],

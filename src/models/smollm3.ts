@@ -6,6 +6,9 @@ import { configFromGguf, ggufBase, ggufRope, refuse, refuseBias, refuseWindows, 
 import { tensorNames } from "./names.ts";
 import { flag, number, slides } from "./settings.ts";
 
+/** Default rope_theta (configuration_smollm3.py). */
+const THETA = 2e6;
+
 /** Which layers rotate: no_rope_layers has 1 where they do, in spite of its name. */
 function rotating(hf: HfConfig): boolean[] {
   const layers = number(hf, "num_hidden_layers"), every = number(hf, "no_rope_layer_interval", 4);
@@ -26,7 +29,7 @@ export const smollm3: Family = {
     const window = flag(hf, "use_sliding_window", false) ? number(hf, "sliding_window", 0) : 0;
     const layers = slides(hf, rotates.length, (n) => !rotates[n]);
     return baseConfig("smollm3", hf, {
-      theta: 2e6,
+      theta: THETA,
       maxPos: 32768,
       tied: true,
       bias: { qkv: attention, o: attention, mlp: flag(hf, "mlp_bias", false) },
@@ -45,7 +48,7 @@ export const smollm3: Family = {
         refuse("smollm3", `layer ${n}'s place among the layers without rope`);
       }
     }
-    const rope = ggufRope(c, hf, "smollm3", { factors: false });
+    const rope = ggufRope(c, hf, "smollm3", { factors: false, theta: THETA });
     return new Map([...ggufBase(c, "smollm3"), ...rope, ["smollm3.vocab_size", u32(c.vocab)]]);
   },
   ggufExtra: () => [],
