@@ -4,6 +4,7 @@
  * @module
  */
 import { ConfigError } from "../core/errors.ts";
+import { OPTIMIZER_NAMES } from "../train/optimizers.ts";
 import type { Config, OptionName } from "./config.ts";
 import type { Settings } from "./settings.ts";
 
@@ -29,9 +30,9 @@ const TRAIN_RULES: readonly Rule[] = [
       : `Cannot report to ${c.report_to}: --report_to takes tensorboard or none here; ` +
         `every step is in ${c.output_dir}/metrics.jsonl, which its own tools can import`,
   (c) =>
-    c.optim === "adamw_8bit"
-      ? "Cannot use --optim adamw_8bit: there is no 8-bit AdamW here yet; adamw_torch computes the same update with more memory"
-      : null,
+    OPTIMIZER_NAMES.includes(c.optim)
+      ? null
+      : `Cannot use --optim ${c.optim}: this build has ${OPTIMIZER_NAMES.join(", ")}`,
   (c) =>
     c.load_in_4bit
       ? "Cannot use --load_in_4bit: weights are not quantised at load here; a GGUF of type Q4_0 or Q4_1 is 4-bit as it lies"

@@ -32,7 +32,7 @@ test("settings that act together are taken", () => {
 const REFUSED: [argv: string, says: RegExp][] = [
   ["--report_to wandb", /Cannot report to wandb.*metrics\.jsonl/],
   ["--report_to all", /Cannot report to all/],
-  ["--optim adamw_8bit", /--optim adamw_8bit.*adamw_torch/],
+  ["--optim adamw_9bit", /--optim adamw_9bit: this build has adamw_torch/],
   ["--load_in_4bit", /--load_in_4bit.*Q4_0/],
   ["--loftq_config x", /--loftq_config/],
   ["--adaptive_rank", /--adaptive_rank/],

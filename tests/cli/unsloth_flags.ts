@@ -15,7 +15,7 @@ const acts = (test: string, note?: string): FlagProof => ({
   ...(note ? { note } : {}),
 });
 const CHANGES = "changes what is learnt";
-const TRAIN = "cli/train_test.ts", ARGS = "cli/args_test.ts", HUB = "cli/hub_test.ts", EXPORT = "cli/export_test.ts";
+const TRAIN = "cli/train_test.ts", HUB = "cli/hub_test.ts", EXPORT = "cli/export_test.ts";
 const PUSH = "--model_name org/name and --dataset org/name are downloaded, and the result is pushed";
 const GGUF = "train --save_gguf writes each type, compares it, and proposes it for chat and serve";
 const ADAPTER = "--r, --lora_alpha, --use_rslora, --use_dora, --target_modules and --layers are in the adapter";
