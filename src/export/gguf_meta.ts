@@ -52,6 +52,19 @@ function samplingFields(dir: string): [string, GgufField][] {
   });
 }
 
+/**
+ * llama.cpp (and our reader) take a name with "phi-3" or "phi3" in it to say that turn markers swallow the spaces after
+ * them (llama-vocab.cpp), so the name is made to say what tokenizer.json says.
+ */
+export function truthfulName(name: string, dir: string): string {
+  const path = join(dir, "tokenizer.json");
+  const added = existsSync(path) ? readJsonObject(path).added_tokens as { content: string; rstrip?: boolean }[] : [];
+  const strips = added.some((t) => t.rstrip && t.content.startsWith("<|"));
+  const says = /phi-?3/i.test(name);
+  if (strips && !says) return `${name} (phi-3 tokenizer)`;
+  return strips ? name : name.replace(/(phi)-?(3)/gi, "$1 $2");
+}
+
 function fromFolder(model: MergedModel, tokenizer: Tokenizer, o: GgufIdentity): GgufMeta {
   const { source, config, hf } = model;
   const parameters = model.tensors.reduce((n, t) => n + t.shape.reduce((a, b) => a * b, 1), 0);
@@ -59,7 +72,7 @@ function fromFolder(model: MergedModel, tokenizer: Tokenizer, o: GgufIdentity): 
   return new Map([
     ["general.architecture", text(source.family.ggufArch)],
     ["general.type", text("model")],
-    ["general.name", text(o.name ?? basename(source.path))],
+    ["general.name", text(truthfulName(o.name ?? basename(source.path), source.path))],
     ["general.size_label", text(sizeLabel(parameters))],
     ...(o.baseModel
       ? [["general.base_model.count", u32(1)], ["general.base_model.0.name", text(o.baseModel)]] as [
@@ -80,7 +93,9 @@ function fromGguf(model: MergedModel, tokenizer: Tokenizer, o: GgufIdentity): Gg
   for (const [key, value] of meta) {
     if (!/^(split|quantize\.imatrix)\./.test(key)) out.set(key, { value, type: types.get(key)! });
   }
-  if (o.name) out.set("general.name", text(o.name));
+  // The old name stays with a file whose tokenizer it tells about (see truthfulName).
+  const told = /phi-?3/i.test(String(meta.get("general.name")));
+  if (o.name && told === /phi-?3/i.test(o.name)) out.set("general.name", text(o.name));
   const own = ["tokenizer.ggml.eos_token_id", "tokenizer.chat_template"];
   const now = tokenizerIds(tokenizer);
   for (const key of own) {

@@ -8,10 +8,10 @@ import { basename, join, resolve } from "node:path";
 import type { Backend } from "../core/backend.ts";
 import type { BlockCodec } from "../core/block_codec.ts";
 import { ConfigError } from "../core/errors.ts";
-import { type Adapter, adapterParts, type FloatTensor, savedName } from "../formats/adapter.ts";
+import { type Adapter, adapterParts, type FloatTensor } from "../formats/adapter.ts";
 import { writeMlx } from "../formats/mlx.ts";
 import { writePeft } from "../formats/peft.ts";
-import { loadModel, type Model, type ModelSource } from "../models/mod.ts";
+import { loadModel, type Model, type ModelSource, readAdapter, writeAdapter } from "../models/mod.ts";
 import type { Tokenizer } from "../tokenizer/mod.ts";
 import { type Importance, writeModelGguf } from "./gguf.ts";
 import { writeModelFolder } from "./hugging_face.ts";
@@ -81,8 +81,8 @@ export interface ExportedFile {
 /** The trained part of a loaded model. */
 export async function trainedPart(model: Model): Promise<Trained> {
   if (!model.params) return { kind: "none" };
-  const tensors = await model.trained();
-  return model.lora ? { kind: "adapter", adapter: { settings: model.lora, tensors } } : { kind: "full", tensors };
+  if (model.lora) return { kind: "adapter", adapter: await readAdapter(model) };
+  return { kind: "full", tensors: await model.trained() };
 }
 
 function changesOf(trained: Trained): Changes | null {
@@ -141,10 +141,15 @@ async function loadWithAdapter(source: ModelSource, adapter: Adapter | null, bac
   const modules = [...adapter.tensors.keys()].flatMap((n) => /^(.*)\.lora_A\.weight$/.exec(n)?.[1] ?? []);
   const lora = { ...adapter.settings, targetModules: modules };
   const model = await loadModel(source, { backend, maxLength, lora });
-  const { tensors } = adapter;
-  const found = model.params!.list.map((p) => [p.name, tensors.get(p.name) ?? tensors.get(savedName(p.name))] as const);
-  model.setTrained(new Map(found.filter((f): f is [string, FloatTensor] => f[1] !== undefined)));
+  writeAdapter(model, adapter);
   return model;
+}
+
+/** Folder of a format: outDir, or one of its own in there where files of two formats have the same names. */
+function folderOf(o: ExportOptions, format: ExportFormat): string {
+  if (format === "lora_gguf") return o.outDir;
+  const folders = o.formats.filter((f) => f !== "gguf" && f !== "lora_gguf");
+  return folders.length > 1 ? join(o.outDir, format) : o.outDir;
 }
 
 function needTokenizer(o: ExportOptions): Tokenizer {
@@ -181,7 +186,7 @@ async function exportGguf(
 }
 
 async function exportFolder(o: ExportOptions, model: MergedModel, reference: Reference | null): Promise<ExportedFile> {
-  const path = o.outDir;
+  const path = folderOf(o, "merged_16bit");
   if (resolve(path) === resolve(o.source.path)) {
     throw new ConfigError(`Cannot write into '${path}': it is the model being exported; choose another folder`);
   }
@@ -199,7 +204,8 @@ async function exportAdapter(o: ExportOptions, format: "lora" | "lora_gguf" | "m
     throw new ConfigError(`Cannot export '${format}': there is no adapter, the whole model was trained`);
   }
   const { adapter } = o.trained;
-  let path = o.outDir;
+  let path = folderOf(o, format);
+  mkdirSync(path, { recursive: true });
   if (format === "lora") await writePeft(path, adapter);
   else if (format === "mlx") await writeMlx(path, adapter, o.source.config.layers);
   else {
