@@ -27,8 +27,6 @@ export interface LoadOptions {
   readonly checkpoint?: boolean;
   /** Longest sequence in tokens. */
   readonly maxLength: number;
-  /** Puts parameters that share a learning rate and a weight decay together. */
-  readonly groupOf?: (name: string) => string;
   readonly onProgress?: (bytes: number, total: number) => void;
   /** Sentences worth printing, such as a type that had to be converted. */
   readonly note?: (sentence: string) => void;
@@ -98,7 +96,7 @@ export async function loadModel(source: ModelSource, o: LoadOptions): Promise<Mo
   const be = o.backend, plan = planTraining(source, o);
   const { places, bytes } = placeWeights(source, plan, be);
   const handle = bytes > 0 ? be.alloc(bytes) : 0;
-  const params = plan.specs.length ? new Params(be, plan.specs, o.groupOf) : null;
+  const params = plan.specs.length ? new Params(be, plan.specs) : null;
   const weights = new Map<string, Tensor>();
   for (const { tensor, dtype, byteOffset } of places) {
     weights.set(tensor.ours, { handle, byteOffset, dtype, shape: tensor.shape });

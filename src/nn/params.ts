@@ -19,9 +19,27 @@ export interface ParamSpec {
   readonly shape: readonly number[];
 }
 
+/**
+ * Which parameters an optimiser may treat alike: LoRA's B (its own learning rate in LoRA+), DoRA's magnitudes, vectors
+ * (often without weight decay), all else; and in each, the tensors whose moments 8-bit AdamW keeps in f32: small ones
+ * and embedding tables (bitsandbytes' min_8bit_size; transformers' Trainer).
+ */
+export type Group = `${"matrix" | "lora_b" | "magnitude" | "vector"}${"" | ".f32"}`;
+
+/** Fewest elements of a tensor whose moments 8-bit AdamW stores in 8 bits (bitsandbytes, min_8bit_size). */
+export const SMALL = 4096;
+
+/** The group of a parameter. */
+export function groupOf({ name, shape }: ParamSpec): Group {
+  const exact = shape.reduce((a, b) => a * b, 1) < SMALL || name.includes("embed_tokens"), suffix = exact ? ".f32" : "";
+  if (name.includes(".lora_magnitude_vector")) return `magnitude${suffix}`;
+  if (shape.length === 1) return `vector${suffix}`;
+  return name.includes(".lora_B.") ? `lora_b${suffix}` : `matrix${suffix}`;
+}
+
 /** One group's memory: f32, `n` elements with padding. */
 export interface Slab {
-  readonly group: string;
+  readonly group: Group;
   readonly value: Tensor /* f32 [n] */;
   readonly grad: Tensor /* f32 [n] */;
   readonly params: readonly Param[];
@@ -34,21 +52,18 @@ export class Params {
 
   private readonly be: Backend;
 
-  /**
-   * Allocates values and gradients, both zero.
-   * @param groupOf puts parameters that share a learning rate and a weight decay together; default: one group
-   */
-  constructor(be: Backend, specs: readonly ParamSpec[], groupOf: (name: string) => string = () => "main") {
+  /** Allocates values and gradients, both zero. */
+  constructor(be: Backend, specs: readonly ParamSpec[]) {
     this.be = be;
-    const groups = new Map<string, ParamSpec[]>();
+    const groups = new Map<Group, ParamSpec[]>();
     for (const s of specs) {
-      const g = groupOf(s.name);
+      const g = groupOf(s);
       groups.set(g, [...(groups.get(g) ?? []), s]);
     }
     this.slabs = [...groups].map(([group, list]) => this.#place(group, list));
   }
 
-  #place(group: string, specs: readonly ParamSpec[]): Slab {
+  #place(group: Group, specs: readonly ParamSpec[]): Slab {
     const sizes = specs.map((s) => s.shape.reduce((a, b) => a * b, 1));
     const padded = sizes.map((n) => Math.ceil(n / PARAM_ALIGN) * PARAM_ALIGN);
     const total = padded.reduce((a, b) => a + b, 0);

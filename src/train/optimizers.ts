@@ -1,28 +1,36 @@
-/** Optimisers by name, and the groups of parameters they treat apart. @module */
+/** Optimisers by transformers' names. @module */
 import type { Backend } from "../core/backend.ts";
 import { ConfigError } from "../core/errors.ts";
 import type { Params } from "../nn/params.ts";
-import { AdamW, type GroupTable } from "./adamw.ts";
+import { adamw, adamw8 } from "./adamw.ts";
+import { type Rule, SlabOptimizer } from "./rule.ts";
+import { adafactor, lion, sgd } from "./rules.ts";
 import type { Optimizer, OptimOptions } from "./types.ts";
 
-type Make = (be: Backend, params: Params, o: OptimOptions, groups: GroupTable) => Optimizer;
+const RULES: Readonly<Record<string, Rule>> = {
+  adamw_torch: adamw,
+  adamw_8bit: adamw8,
+  sgd,
+  lion_32bit: lion,
+  adafactor,
+};
 
-const OPTIMIZERS: Readonly<Record<string, Make>> = {
-  adamw_torch: (be, params, o, groups) => new AdamW(be, params, o, groups),
+/** Other names transformers has for the same arithmetic. */
+const ALIASES: Readonly<Record<string, string>> = {
+  adamw_hf: "adamw_torch",
+  adamw_torch_fused: "adamw_torch",
+  adamw_bnb_8bit: "adamw_8bit",
 };
 
 /** All names. */
-export const OPTIMIZER_NAMES: readonly string[] = Object.keys(OPTIMIZERS);
+export const OPTIMIZER_NAMES: readonly string[] = [...Object.keys(RULES), ...Object.keys(ALIASES)];
 
-/** Parameter groups: LoRA's B apart where LoRA+ gives it another learning rate. */
-export function groupFor(o: Pick<OptimOptions, "loraPlusRatio">): (name: string) => string {
-  const apart = o.loraPlusRatio !== undefined && o.loraPlusRatio !== 1;
-  return (name) => apart && name.includes(".lora_B.") ? "lora_b" : "main";
-}
-
-/** @throws {ConfigError} for a name that is none of `OPTIMIZER_NAMES` */
+/**
+ * The optimiser over a model's parameters.
+ * @throws {ConfigError} for a name that is none of `OPTIMIZER_NAMES`
+ */
 export function createOptimizer(be: Backend, params: Params, o: OptimOptions): Optimizer {
-  const make = OPTIMIZERS[o.name];
-  if (!make) throw new ConfigError(`Cannot use the optimiser '${o.name}': there are ${OPTIMIZER_NAMES.join(", ")}`);
-  return make(be, params, o, { lora_b: { lr: o.loraPlusRatio ?? 1, decay: 1 } });
+  const rule = RULES[ALIASES[o.name] ?? o.name];
+  if (!rule) throw new ConfigError(`Cannot use the optimiser '${o.name}': there are ${OPTIMIZER_NAMES.join(", ")}`);
+  return new SlabOptimizer(be, params, o, rule);
 }

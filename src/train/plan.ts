@@ -33,7 +33,7 @@ export interface MemoryPlan {
 }
 
 /** What a plan depends on besides the model. */
-export interface PlanOptions extends Pick<LoadOptions, "lora" | "full" | "checkpoint" | "groupOf"> {
+export interface PlanOptions extends Pick<LoadOptions, "lora" | "full" | "checkpoint"> {
   readonly pass: PassOptions;
   /** Absent: evaluation only. */
   readonly optim?: OptimOptions;
@@ -54,11 +54,11 @@ function recordDecoder(
   source: ModelSource,
   plan: TrainPlan,
   be: Target,
-  o: Pick<LoadOptions, "checkpoint" | "maxLength" | "groupOf">,
+  o: Pick<LoadOptions, "checkpoint" | "maxLength">,
 ): Recorded {
   const rec = new RecordingBackend({ actDtype: be.actDtype });
   const { bytes, places } = placeWeights(source, plan, be), handle = rec.alloc(bytes);
-  const params = plan.specs.length ? new Params(rec, plan.specs, o.groupOf) : null;
+  const params = plan.specs.length ? new Params(rec, plan.specs) : null;
   const tensors = places.map(({ tensor, dtype, byteOffset }): [string, Tensor] => {
     return [tensor.ours, { handle, byteOffset, dtype, shape: tensor.shape }];
   });

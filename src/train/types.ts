@@ -27,8 +27,12 @@ export interface OptimOptions {
   totalSteps: number;
   /** Finer settings of a schedule, transformers' lr_scheduler_kwargs. */
   scheduleArgs?: ScheduleArgs;
-  /** B's learning rate is A's times this (LoRA+, Hayou et al. 2024); absent or 1: off. */
+  /** B's learning rate is A's times this (LoRA+, Hayou et al. 2024), and that of all vectors; absent or 1: off. */
   loraPlusRatio?: number;
+  /** false: norm weights and biases do not decay, as in transformers' Trainer. Default true: torch's one group. */
+  decayVectors?: boolean;
+  /** sgd: default 0. */
+  momentum?: number;
 }
 
 /** lr_scheduler_kwargs, with transformers' defaults where absent. */
