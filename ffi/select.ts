@@ -15,6 +15,8 @@ export interface OpenOpts {
   readonly actDtype?: Dense;
   /** Threads of a CPU backend; default: the machine's. */
   readonly threads?: number;
+  /** Most bytes of device memory to use; default: all there is. */
+  readonly memoryLimit?: number;
   /** Path of the native library, instead of the one that ships. */
   readonly library?: string;
 }

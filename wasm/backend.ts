@@ -86,8 +86,11 @@ export class WasmBackend implements Backend {
     return Promise.resolve();
   }
   memory(): MemoryInfo {
-    const { active, peak, limit } = this.mem;
-    return { active, peak, limit };
+    const { active, peak, limit, cached } = this.mem;
+    return { active, peak, limit, cached };
+  }
+  resetPeak(): void {
+    this.mem.resetPeak();
   }
   close(): void {
     this.pool.close();

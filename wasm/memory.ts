@@ -61,6 +61,15 @@ export class LinearMemory {
     return this.#peak;
   }
 
+  /** Bytes the memory has grown by that no tensor uses now; a WebAssembly.Memory never shrinks, so they stay. */
+  get cached(): number {
+    return this.memory.buffer.byteLength - this.#base - this.#active;
+  }
+  /** From now on the peak counts from what is in use now. */
+  resetPeak(): void {
+    this.#peak = this.#active;
+  }
+
   /** @throws {MemoryError} when no hole is large enough and the memory cannot grow */
   alloc(bytes: number): Handle {
     if (!(bytes >= 0)) throw new RangeError(`Cannot allocate ${bytes} bytes`);

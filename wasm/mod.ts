@@ -64,6 +64,6 @@ export const candidate: Candidate = {
     if (o.actDtype !== undefined && o.actDtype !== "f32") {
       throw new ConfigError(`Cannot store activations in ${o.actDtype}: the wasm backend computes in f32`);
     }
-    return await createWasmBackend({ threads: o.threads });
+    return await createWasmBackend({ threads: o.threads, maxBytes: o.memoryLimit });
   },
 };

@@ -269,6 +269,8 @@ export interface MemoryInfo {
   active: number;
   peak: number;
   limit: number;
+  /** Held from the system and not in use now; absent: nothing is kept. */
+  cached?: number;
 }
 
 /** Device memory, transfers, and the operations. */
@@ -294,5 +296,9 @@ export interface Backend extends Ops {
   /** Resolves when everything launched so far has finished; throws what failed meanwhile. */
   fence(): Promise<void>;
   memory(): MemoryInfo;
+  /** From now on `peak` counts from what is in use now. */
+  resetPeak?(): void;
+  /** Gives cached bytes back to the system and says how many; absent where none can be given back. */
+  clearCache?(): number;
   close(): void;
 }
