@@ -53,6 +53,8 @@ export interface LoadPretrainedOptions extends HubOptions {
   backend?: string;
   /** Threads of the wasm backend. */
   threads?: number;
+  /** Most bytes of device memory to use (mx.set_memory_limit). Default: all there is. */
+  memoryLimit?: number;
   /** Longest sequence in tokens. Default: the model's own, at most 2,048. */
   maxSeqLength?: number;
   /** Rank of the adapters. Default 16. */
@@ -81,8 +83,12 @@ export interface LanguageModel {
   /** The rooms beneath, for what this interface does not offer. */
   readonly model: Model;
   readonly source: ModelSource;
-  /** Bytes on the device: now in use, most ever, what it has. */
-  memory(): MemoryInfo;
+  /** Bytes on the device: now in use, most since the last reset, kept but unused, what may be used. */
+  memory(): Required<MemoryInfo>;
+  /** From now on the peak counts from what is in use now. */
+  resetPeakMemory(): void;
+  /** Gives unused bytes back to the system; how many (0 on wasm, whose memory never shrinks). */
+  clearCache(): number;
   close(): void;
 }
 
@@ -93,8 +99,12 @@ export interface LanguageModel {
 export async function loadPretrained(name: string, o: LoadPretrainedOptions = {}): Promise<LanguageModel> {
   const path = await locate(name, EMBEDDED.model, () => downloadModel(name, o));
   const source = openModel(path), tokenizer = loadTokenizer(path), { config } = source;
-  const log = o.log ?? (() => {}), threads = o.threads === undefined ? {} : { threads: o.threads };
-  const backend = await selectBackend({ backend: o.backend ?? "auto", candidates: BACKENDS, log, ...threads });
+  const { log = () => {}, threads, memoryLimit } = o;
+  const backend = await selectBackend({
+    ...{ backend: o.backend ?? "auto", candidates: BACKENDS, log },
+    ...(threads === undefined ? {} : { threads }),
+    ...(memoryLimit === undefined ? {} : { memoryLimit }),
+  });
   try {
     const maxSeqLength = o.maxSeqLength ?? Math.min(config.maxPos, 2048);
     const lora = {
@@ -110,12 +120,21 @@ export async function loadPretrained(name: string, o: LoadPretrainedOptions = {}
       source.close();
       backend.close();
     };
-    return { name, tokenizer, backend, maxSeqLength, model, source, memory: () => backend.memory(), close };
+    return { name, tokenizer, backend, maxSeqLength, model, source, ...memoryCalls(backend), close };
   } catch (e) {
     source.close();
     backend.close();
     throw e;
   }
+}
+
+/** What mx.get_peak_memory, reset_peak_memory and clear_cache are to MLX's users. */
+function memoryCalls(be: Backend): Pick<LanguageModel, "memory" | "resetPeakMemory" | "clearCache"> {
+  return {
+    memory: () => ({ cached: 0, ...be.memory() }),
+    resetPeakMemory: () => be.resetPeak?.(),
+    clearCache: () => be.clearCache?.() ?? 0,
+  };
 }
 
 /** A path as it is, "embedded" as this package's own file, anything else from the Hub. */

@@ -22,6 +22,6 @@ console.log(`${result.steps} steps, ${result.trainedTokens} trained tokens`);
 await saveModel(model, "outputs"); // the adapter, in PEFT's format
 for (const file of await saveGguf(model, "model", { quantization: ["q8_0"], log: console.log })) console.log(file.path);
 
-const { active, peak, limit } = model.memory(); // bytes: now, most ever, what the device has
+const { active, peak, limit } = model.memory(); // bytes: now, most since the start, what may be used
 console.log(`memory: ${(active / 1e6).toFixed(0)} MB now, ${(peak / 1e6).toFixed(0)} at most, of ${limit / 1e6}`);
 model.close();

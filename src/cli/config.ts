@@ -179,6 +179,8 @@ const RUN = {
     help: "auto takes the first of cuda, metal, wasm that works." },
   num_threads: { kind: "int", default: null, range: [1, 1024], on: [...ALL, "doctor"],
     help: "Threads of the wasm backend; None: one a core." },
+  memory_limit: { kind: "number", default: null, range: [0.01, 1e6], on: ["train", "export", "doctor"],
+    help: "Most device memory to use, in GB (10^9 bytes); None: all there is." },
   config: { kind: "text", default: null, on: ALL, help: "YAML or JSON file of these settings; the command line wins." },
   dry_run: { kind: "flag", default: false, help: "Stop before step 1 and print the resolved config." },
 } as const satisfies Group;
