@@ -37,7 +37,7 @@ function room(blocks: number): void {
 /** Blocks of packed sequences; their number. */
 function blocksOf(pool: Pool, op: string, at: Address, s: Seqs, N: number): number {
   const S = numel(s.cu) - 1;
-  room(Math.ceil(N / QB) + S + 2);
+  room(2 * (Math.ceil(N / QB) + S + 2));
   return pool.call(op, "blocksOfSequences", [pool.panels, at(s.cu), S, N, s.maxLen]);
 }
 
@@ -49,14 +49,42 @@ export function runAttention(pool: Pool, at: Address, t: readonly Tensor[], s: S
   pool.run("attention", "attention", units, args, [o.scale, o.softcap]);
 }
 
-/** dq, dk, dv of packed sequences. `t`: dq, dk, dv, dOut, q, k, v, out, lse. */
+/** First block of each sequence, the longest first, and how many pairs of blocks each has. */
+function sequencesOf(blocks: Int32Array): { order: number[]; pairs: number[] } {
+  const first: number[] = [], length = new Map<number, number>();
+  for (let b = 0, start = 0; 4 * b < blocks.length; b++) {
+    if (b === 0 || blocks[4 * b + 2] !== blocks[4 * b - 2]) first.push(start = b);
+    length.set(start, (length.get(start) ?? 0) + 1);
+  }
+  const size = (b: number): number => length.get(b)!, order = first.sort((a, b) => size(b) - size(a) || a - b);
+  return { order, pairs: order.map((b) => size(b) * (size(b) + 1) / 2) };
+}
+
+/** Time until all threads are done when each takes the next-longest unit, in pairs of blocks. */
+function makespan(pairs: readonly number[], copies: number, threads: number): number {
+  const busy = new Array<number>(threads).fill(0);
+  for (const cost of pairs) {
+    for (let i = 0; i < copies; i++) busy[busy.indexOf(Math.min(...busy))] += cost;
+  }
+  return Math.max(...busy);
+}
+
+/**
+ * dq, dk, dv of packed sequences. `t`: dq, dk, dv, dOut, q, k, v, out, lse. Whole sequences take five products a pair of
+ * blocks, seven when they are split to keep more threads busy; the bits are the same.
+ */
 export function runAttentionBwd(pool: Pool, at: Address, t: readonly Tensor[], s: Seqs, o: AttnOpts): void {
-  const [N, H, d] = t[4].shape, K = t[5].shape[1];
+  const op = "attentionBwd", [N, H, d] = t[4].shape, K = t[5].shape[1];
   shareOf(d, H / K);
-  const count = blocksOf(pool, "attentionBwd", at, s, N);
+  const count = blocksOf(pool, op, at, s, N), after = pool.panels + 16 * count;
+  const { order, pairs } = sequencesOf(pool.ints(pool.panels, 4 * count)), all = pairs.reduce((a, b) => a + b, 0);
   const args = [...t.map(at), pool.panels, count, N, H, K, d, o.window], floats = [o.scale, o.softcap];
-  pool.run("attentionBwd", "attentionBwdQ", count * H, args, floats);
-  pool.run("attentionBwd", "attentionBwdKV", count * K, args, floats);
+  if (5 * makespan(pairs, K, pool.threads) <= 7 * all * K / pool.threads) {
+    pool.ints(after, order.length).set(order);
+    return pool.run(op, "attentionBwdWhole", order.length * K, [...args, after], floats);
+  }
+  pool.run(op, "attentionBwdQ", count * H, args, floats);
+  pool.run(op, "attentionBwdKV", count * K, args, floats);
 }
 
 /** out over a cache. `t`: out, q, kc, vc, seq, pos. */

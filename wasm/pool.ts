@@ -137,6 +137,11 @@ export class Pool {
     if (ctl[C.fail] !== 0) this.#throwFailure(op);
   }
 
+  /** A view of `count` i32 at an address. */
+  ints(address: number, count: number): Int32Array {
+    return new Int32Array(this.memory.buffer, address, count);
+  }
+
   /** Runs a kernel without units on the calling thread and returns its result. */
   call(op: string, kernel: string, args: readonly number[]): number {
     if (this.#closed) throw new BackendError(`Cannot run ${op}: the backend is closed`, op);

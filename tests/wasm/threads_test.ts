@@ -95,6 +95,26 @@ const CASES: Record<string, (m: Maker, be: Backend) => void> = {
     be.attention(out, lse, q, k, v, s, attn);
     be.attentionBwd(m.out(83, 6, 20), m.out(83, 2, 20), m.out(83, 2, 20), m.f(83, 6, 20), q, k, v, out, lse, s, attn);
   },
+  "attention of one sequence, whole on one thread and split over three": (m, be) => {
+    for (const window of [0, 75]) {
+      const q = m.f(200, 3, 20), k = m.f(200, 1, 20), v = m.f(200, 1, 20), s = { cu: m.ints(0, 200), maxLen: 200 };
+      const out = m.out(200, 3, 20), lse = m.out(3, 200), o = { ...attn, window };
+      be.attention(out, lse, q, k, v, s, o);
+      be.attentionBwd(
+        m.out(200, 3, 20),
+        m.out(200, 1, 20),
+        m.out(200, 1, 20),
+        m.f(200, 3, 20),
+        q,
+        k,
+        v,
+        out,
+        lse,
+        s,
+        o,
+      );
+    }
+  },
   "attention with window and soft cap": (m, be) => {
     const o = { scale: 0.5, window: 13, softcap: 2 }, s = { cu: m.ints(0, 50, 83), maxLen: 64 };
     const q = m.f(83, 4, 17), k = m.f(83, 4, 17), v = m.f(83, 4, 17), out = m.out(83, 4, 17), lse = m.out(4, 83);

@@ -3,7 +3,7 @@
 // kv head and up to SHARE of its query heads, which meet each packed tile of keys and values together.
 // Bound by arithmetic: 4·d·keys a query and head, 2 products and one exponential a score.
 import { float, int, ptr, words } from "./job";
-import { exp1, expv, max4, sum4, tanh1, tanhv } from "./math";
+import { exp1, expDown, max4, sum4, tanh1, tanhv } from "./math";
 import { MR, NR, tileRows } from "./micro";
 import { packPlain, packTransposed, panelBytes } from "./pack";
 
@@ -125,7 +125,7 @@ export function rowExp(z: usize, n: i32, top: f32): f32 {
   const t = f32x4.splat(top);
   let sum = f32x4.splat(0), i = 0;
   for (; i + 4 <= n; i += 4, z += 16) {
-    const e = expv(f32x4.sub(v128.load(z), t));
+    const e = expDown(f32x4.sub(v128.load(z), t));
     v128.store(z, e);
     sum = f32x4.add(sum, e);
   }

@@ -1,16 +1,14 @@
-// Backward of packed attention, in two kernels over the same blocks: one adds up dq for a block of queries, one dk and dv
-// for a block of keys. Scores are computed again in both (7 products instead of 5), so that no two units write the same
-// place and the order of every sum is fixed. p = e^(s - lse); ds = p · (dOut·v - dOut·out) · scale (· 1 - (s/cap)²).
-import { KB, padded, product, QB } from "./attention";
-import { float, int, ptr, words } from "./job";
-import { exp1, expv, tanh1, tanhv } from "./math";
+// What the kernels of attention's backward share: p = e^(s - lse) and ds = p · (dOut·v - dOut·out) · scale, times
+// 1 - (s/cap)² under a soft cap. Products sum in the same order everywhere, so attention_bwd_whole.ts (five products, one
+// unit a sequence and kv head) and attention_bwd_split.ts (seven, many units) give the same bits.
+import { KB } from "./attention";
+import { float, int, words } from "./job";
+import { exp1, expDown, tanh1, tanhv } from "./math";
 import { madd, MR, NR, tileRows } from "./micro";
-import { packPlain, packTransposed, panelBytes } from "./pack";
-
-// Arguments of both: dq, dk, dv, dOut, q, k, v, out, lse, blocks, count, N, H, K, d, window; scale, softcap.
+import { panelBytes } from "./pack";
 
 /** Writes rows of `sum` (dp floats apart) to `to` (ld bytes apart). */
-function copyRows(to: usize, ld: usize, sum: usize, dp: i32, rows: i32, d: i32): void {
+export function copyRows(to: usize, ld: usize, sum: usize, dp: i32, rows: i32, d: i32): void {
   for (let r = 0; r < rows; r++, to += ld, sum += words(dp)) memory.copy(to, sum, words(d));
 }
 
@@ -18,7 +16,7 @@ function copyRows(to: usize, ld: usize, sum: usize, dp: i32, rows: i32, d: i32):
  * to[r] = a[r] · b[r] for rows of d floats, `ld` bytes apart, summed in the order of a product's tile: a query that sees
  * one key gets dOut·v - dOut·out = 0 and not a rounding error.
  */
-function dotRows(a: usize, b: usize, ld: usize, rows: i32, d: i32, to: usize): void {
+export function dotRows(a: usize, b: usize, ld: usize, rows: i32, d: i32, to: usize): void {
   for (let r = 0; r < rows; r += 4, a += 4 * ld, b += 4 * ld) {
     const last = <usize>(rows - 1 - r), l1 = min<usize>(1, last) * ld, l2 = min<usize>(2, last) * ld;
     const l3 = min<usize>(3, last) * ld;
@@ -36,20 +34,20 @@ function dotRows(a: usize, b: usize, ld: usize, rows: i32, d: i32, to: usize): v
 /** One vector: p into s and ds into g, from raw scores in s and dOut·v in g. */
 // @ts-ignore: decorator
 @inline
-function grad4(s: usize, g: usize, lse: v128, mean: v128, cap: f32): void {
+export function grad4(s: usize, g: usize, lse: v128, mean: v128, cap: f32): void {
   let z = v128.load(s), f = f32x4.splat(float(0));
   if (cap > 0) {
     const t = tanhv(f32x4.mul(z, f32x4.splat(1 / cap)));
     z = f32x4.mul(t, f32x4.splat(cap));
     f = f32x4.mul(f, f32x4.sub(f32x4.splat(1), f32x4.mul(t, t)));
   }
-  const p = expv(f32x4.sub(z, lse));
+  const p = expDown(f32x4.sub(z, lse));
   v128.store(s, p);
   v128.store(g, f32x4.mul(f32x4.mul(p, f32x4.sub(v128.load(g), mean)), f));
 }
 
 /** The same for one element. */
-function grad1(s: usize, g: usize, lse: f32, mean: f32, cap: f32): void {
+export function grad1(s: usize, g: usize, lse: f32, mean: f32, cap: f32): void {
   let z = load<f32>(s), f = float(0);
   if (cap > 0) {
     const t = tanh1(z * (1 / cap));
@@ -64,7 +62,7 @@ function grad1(s: usize, g: usize, lse: f32, mean: f32, cap: f32): void {
 /** Zeroes s and g outside lo..hi of a row of KB. */
 // @ts-ignore: decorator
 @inline
-function clear(s: usize, g: usize, lo: i32, hi: i32): void {
+export function clear(s: usize, g: usize, lo: i32, hi: i32): void {
   if (lo > 0) {
     memory.fill(s, 0, words(lo));
     memory.fill(g, 0, words(lo));
@@ -73,83 +71,8 @@ function clear(s: usize, g: usize, lo: i32, hi: i32): void {
   memory.fill(g + words(hi), 0, words(KB - hi));
 }
 
-/** dq of a block of queries and one query head. */
-export function attentionBwdQ(u: i32, scratch: usize): void {
-  const H = int(12), K = int(13), d = int(14), window = int(15), count = int(10), dp = padded(d);
-  const block = ptr(9) + (<usize>(count - 1 - u % count) << 4), h = u / count, kv = h / (H / K);
-  const n0 = load<i32>(block), rows = load<i32>(block, 4), base = load<i32>(block, 8), p0 = load<i32>(block, 12);
-  const at = words((n0 * H + h) * d), lda = words(H * d), step = words(K * d);
-  if (base < 0) {
-    for (let r = 0; r < rows; r++) memory.fill(ptr(0) + at + <usize>r * lda, 0, words(d));
-    return;
-  }
-  const keys = scratch, values = keys + words((KB / NR) * (NR * d + 16)), plain = values + words((KB / NR) * (NR * d + 16));
-  const s = plain + words((dp / NR) * (NR * KB + 16)), g = s + words(QB * KB), sum = g + words(QB * KB);
-  const means = sum + words(QB * dp), lses = ptr(8) + words(h * int(11) + n0);
-  memory.fill(sum, 0, words(QB * dp));
-  dotRows(ptr(3) + at, ptr(7) + at, lda, rows, d, means);
-  for (let j = window > 0 ? max(0, p0 - window + 1) : 0; j < p0 + rows; j += KB) {
-    const nk = min(KB, p0 + rows - j), from = <usize>(base + j) * step + words(kv * d), shift = p0 - j;
-    packTransposed(ptr(5) + from, 0, step, 0, d, 0, nk, keys, 0);
-    packTransposed(ptr(6) + from, 0, step, 0, d, 0, nk, values, 0);
-    packPlain(ptr(5) + from, 0, step, 0, nk, 0, d, plain, 0);
-    product(ptr(4) + at, lda, rows, keys, d, nk, s, words(KB), float(0), false);
-    product(ptr(3) + at, lda, rows, values, d, nk, g, words(KB), 1, false);
-    for (let r = 0; r < rows; r++) {
-      const hi = min(nk, r + shift + 1), lo = min(hi, window > 0 ? max(0, r + shift + 1 - window) : 0);
-      const sr = s + words(r * KB), gr = g + words(r * KB);
-      const lse = load<f32>(lses + words(r)), mean = load<f32>(means + words(r));
-      let i = lo;
-      for (; i + 4 <= hi; i += 4) grad4(sr + words(i), gr + words(i), f32x4.splat(lse), f32x4.splat(mean), float(1));
-      for (; i < hi; i++) grad1(sr + words(i), gr + words(i), lse, mean, float(1));
-      clear(sr, gr, lo, hi);
-    }
-    product(g, words(KB), rows, plain, nk, d, sum, words(dp), 1, true);
-  }
-  copyRows(ptr(0) + at, lda, sum, dp, rows, d);
-}
-
-/** dk and dv of a block of keys and one kv head: rows of the tiles are keys, columns queries. */
-export function attentionBwdKV(u: i32, scratch: usize): void {
-  const H = int(12), K = int(13), d = int(14), count = int(10), dp = padded(d), G = H / K;
-  const index = u % count, block = ptr(9) + (<usize>index << 4), kv = u / count;
-  const n0 = load<i32>(block), rows = load<i32>(block, 4), base = load<i32>(block, 8);
-  const at = words((n0 * K + kv) * d), step = words(K * d);
-  const dk = scratch, dv = dk + words(QB * dp), rest = dv + words(QB * dp);
-  memory.fill(dk, 0, words(2 * QB * dp));
-  if (base >= 0) {
-    for (let b = index; b < count; b++) {
-      const queries = ptr(9) + (<usize>b << 4);
-      if (load<i32>(queries, 8) !== base) break;
-      if (int(15) > 0 && load<i32>(queries) - (n0 + rows - 1) >= int(15)) break;
-      for (let g = 0; g < G; g++) keysMeet(n0, rows, at, step, load<i32>(queries), load<i32>(queries, 4), kv * G + g, dk, dv, rest);
-    }
-  }
-  copyRows(ptr(1) + at, step, dk, dp, rows, d);
-  copyRows(ptr(2) + at, step, dv, dp, rows, d);
-}
-
-/** Adds what queries q0..q0+nq of head h give to keys k0..k0+rows. */
-function keysMeet(k0: i32, rows: i32, at: usize, step: usize, q0: i32, nq: i32, h: i32, dk: usize, dv: usize, rest: usize): void {
-  const H = int(12), d = int(14), dp = padded(d), lda = words(H * d), from = words((q0 * H + h) * d);
-  const across = words((KB / NR) * (NR * d + 16)), along = words((dp / NR) * (NR * KB + 16));
-  const qT = rest, oT = qT + across, qs = oT + across, os = qs + along, s = os + along, g = s + words(QB * KB);
-  const stat = g + words(QB * KB);
-  packTransposed(ptr(4) + from, 0, lda, 0, d, 0, nq, qT, 0);
-  packTransposed(ptr(3) + from, 0, lda, 0, d, 0, nq, oT, 0);
-  packPlain(ptr(4) + from, 0, lda, 0, nq, 0, d, qs, 0);
-  packPlain(ptr(3) + from, 0, lda, 0, nq, 0, d, os, 0);
-  memory.copy(stat, ptr(8) + words(h * int(11) + q0), words(nq));
-  dotRows(ptr(3) + from, ptr(7) + from, lda, nq, d, stat + words(KB));
-  product(ptr(5) + at, step, rows, qT, d, nq, s, words(KB), float(0), false);
-  product(ptr(6) + at, step, rows, oT, d, nq, g, words(KB), 1, false);
-  gradColumns(k0, rows, q0, nq, s, g, stat);
-  addTo(dv, s, rows, os, nq, q0 - k0, d, dp);
-  addTo(dk, g, rows, qs, nq, q0 - k0, d, dp);
-}
-
 /** p and ds of every key (row) and query (column); a key is seen by the queries from itself to window - 1 later. */
-function gradColumns(k0: i32, rows: i32, q0: i32, nq: i32, s: usize, g: usize, stat: usize): void {
+export function gradColumns(k0: i32, rows: i32, q0: i32, nq: i32, s: usize, g: usize, stat: usize): void {
   const window = int(15), cap = float(1);
   for (let r = 0; r < rows; r++, s += words(KB), g += words(KB)) {
     const hi = window > 0 ? max(0, min(nq, k0 + r + window - q0)) : nq, lo = min(hi, max(0, k0 + r - q0));
@@ -165,7 +88,7 @@ function gradColumns(k0: i32, rows: i32, q0: i32, nq: i32, s: usize, g: usize, s
 }
 
 /** sum[rows, d] += w · panels; `shift` queries come before the first key: those columns of a row tile are zero. */
-function addTo(sum: usize, w: usize, rows: i32, panels: usize, nq: i32, shift: i32, d: i32, dp: i32): void {
+export function addTo(sum: usize, w: usize, rows: i32, panels: usize, nq: i32, shift: i32, d: i32, dp: i32): void {
   for (let n = 0; n < d; n += NR, panels += panelBytes(NR, nq)) {
     for (let m = 0; m < rows; m += MR) {
       const skip = min(nq - 1, max(0, m - shift));

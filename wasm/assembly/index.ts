@@ -21,6 +21,7 @@ export { matmul, matvec } from "./matmul";
 export { packRows, transposeRows } from "./pack";
 export { panelRows } from "./micro";
 export { attention } from "./attention";
-export { attentionBwdKV, attentionBwdQ } from "./attention_bwd";
+export { attentionBwdKV, attentionBwdQ } from "./attention_bwd_split";
+export { attentionBwdWhole } from "./attention_bwd_whole";
 export { attentionFew } from "./attention_few";
 export { blocksOfCache, blocksOfSequences } from "./attention_blocks";

@@ -9,14 +9,13 @@ function splat(x: f32): v128 {
   return f32x4.splat(x);
 }
 
-/** e^x; 0 below -87.34 (the smallest normal number), infinity above 88.37, NaN stays. */
+/** 2^n · e^r for |r| ≤ ln 2 / 2, x = n · ln 2 + r. */
 // @ts-ignore: decorator
 @inline
-export function expv(x: v128): v128 {
-  const t = f32x4.pmin(f32x4.pmax(x, splat(-87.3365478515625)), splat(88.3762626647949));
-  const n = f32x4.nearest(f32x4.mul(t, splat(1.44269504088896341)));
+function expOf(x: v128): v128 {
+  const n = f32x4.nearest(f32x4.mul(x, splat(1.44269504088896341)));
   // ln 2 in two parts, the first exact in few bits
-  let r = madd(n, splat(-0.693359375), t);
+  let r = madd(n, splat(-0.693359375), x);
   r = madd(n, splat(2.12194440e-4), r);
   let p = madd(splat(1.9875691500e-4), r, splat(1.3981999507e-3));
   p = madd(p, r, splat(8.3334519073e-3));
@@ -25,10 +24,24 @@ export function expv(x: v128): v128 {
   p = madd(p, r, splat(5.0000001201e-1));
   p = madd(p, f32x4.mul(r, r), f32x4.add(r, splat(1)));
   const scale = i32x4.shl(i32x4.add(i32x4.trunc_sat_f32x4_s(n), i32x4.splat(127)), 23);
-  const y = f32x4.mul(p, scale);
-  const low = f32x4.lt(x, splat(-87.3365478515625));
-  const high = f32x4.gt(x, splat(88.3762626647949));
+  return f32x4.mul(p, scale);
+}
+
+/** e^x; 0 below -87.34 (the smallest normal number), infinity above 88.37, NaN stays. */
+// @ts-ignore: decorator
+@inline
+export function expv(x: v128): v128 {
+  const low = f32x4.lt(x, splat(-87.3365478515625)), high = f32x4.gt(x, splat(88.3762626647949));
+  const y = expOf(f32x4.pmin(f32x4.pmax(x, splat(-87.3365478515625)), splat(88.3762626647949)));
   return v128.bitselect(splat(Infinity), v128.andnot(y, low), high);
+}
+
+/** e^x for x that is at most 88 or NaN: a score less the largest one. The same bits as `expv`. */
+// @ts-ignore: decorator
+@inline
+export function expDown(x: v128): v128 {
+  const low = f32x4.lt(x, splat(-87.3365478515625));
+  return v128.andnot(expOf(f32x4.pmax(x, splat(-87.3365478515625))), low);
 }
 
 /** tanh x: an odd polynomial below 0.625, 1 - 2/(e^2x + 1) above. */
@@ -117,7 +130,7 @@ export function max4(v: v128): f32 {
   return max(f32x4.extract_lane(h, 0), f32x4.extract_lane(h, 1));
 }
 
-/** e^x of one number, the same bits as `expv`. */
+/** e^x of one number, the same bits as `expv` and `expDown`. */
 // @ts-ignore: decorator
 @inline
 export function exp1(x: f32): f32 {

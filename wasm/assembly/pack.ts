@@ -17,7 +17,7 @@ export function panelBytes(width: i32, kc: i32): usize {
 /** Stores the transpose of the 4×4 block whose rows start at s0..s3: four vectors `step` bytes apart. */
 // @ts-ignore: decorator
 @inline
-function transpose4(s0: usize, s1: usize, s2: usize, s3: usize, dst: usize, step: usize): void {
+export function transpose4(s0: usize, s1: usize, s2: usize, s3: usize, dst: usize, step: usize): void {
   const a = v128.load(s0), b = v128.load(s1), c = v128.load(s2), d = v128.load(s3);
   const ab = v128.shuffle<i32>(a, b, 0, 4, 1, 5), cd = v128.shuffle<i32>(c, d, 0, 4, 1, 5);
   const ef = v128.shuffle<i32>(a, b, 2, 6, 3, 7), gh = v128.shuffle<i32>(c, d, 2, 6, 3, 7);
