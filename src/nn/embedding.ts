@@ -2,7 +2,13 @@
 import type { Tensor } from "../core/tensor.ts";
 import { type Run, type Slot, valueOf } from "./module.ts";
 
-/** out[n] = scale·table[ids[n]]. */
+/** The generator's stream of the noise, apart from the linears' (dropout counts them from 0). */
+const NOISE_STREAM = 0x80000000;
+
+/**
+ * out[n] = scale·table[ids[n]], in training with NEFTune's uniform noise on it (Jain et al. 2023), whose gradient is that
+ * of the sum: nothing to undo.
+ */
 export class Embedding {
   readonly table: Slot /*[V,D]*/;
   readonly scale: number;
@@ -14,6 +20,7 @@ export class Embedding {
 
   forward(out: Tensor, /*[N,D]*/ ids: Tensor, /*i32 [N]*/ run: Run): void {
     run.be.embed(out, valueOf(this.table, run), ids, this.scale);
+    if (run.noise && run.seed) run.be.noise(out, out, run.noise, run.seed, NOISE_STREAM);
     run.save(this, ids);
   }
 

@@ -33,6 +33,8 @@ export interface Run {
   readonly cache: Cache | null;
   /** Dropout's and noise's seed and step, i32 [2]; null outside training. */
   readonly seed: Tensor | null;
+  /** How much uniform noise each row of the embedding gets (NEFTune); null: none. */
+  readonly noise: Tensor /* f32 [N] */ | null;
   /** false: adapters are left out, which is the frozen reference model (DPO, GRPO, before/after samples). */
   readonly adapters: boolean;
   /** Last in, first out. */

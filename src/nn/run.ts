@@ -7,7 +7,7 @@ import type { Backend } from "../core/backend.ts";
 import type { Tensor } from "../core/tensor.ts";
 import type { Cache, Run } from "./module.ts";
 
-/** What a pass is given. Defaults: keep false, no cache, no seed, adapters on. */
+/** What a pass is given. Defaults: keep false, no cache, no seed, no noise, adapters on. */
 export interface RunInit {
   be: Backend;
   arena: Arena;
@@ -19,6 +19,7 @@ export interface RunInit {
   keep?: boolean;
   cache?: Cache | null;
   seed?: Tensor | null;
+  noise?: Tensor | null;
   adapters?: boolean;
 }
 
@@ -29,6 +30,7 @@ class PassRun implements Run {
   readonly seqs: { cu: Tensor; maxLen: number };
   readonly cache: Cache | null;
   readonly seed: Tensor | null;
+  readonly noise: Tensor | null;
   readonly adapters: boolean;
   #stack: { owner: object; tensors: Tensor[] }[] = [];
 
@@ -42,6 +44,7 @@ class PassRun implements Run {
     this.seqs = { cu: init.cu, maxLen: init.maxLen };
     this.cache = init.cache ?? null;
     this.seed = init.seed ?? null;
+    this.noise = init.noise ?? null;
     this.adapters = init.adapters ?? true;
   }
 
@@ -63,6 +66,6 @@ export function createRun(init: RunInit): Run {
 
 /** The same pass with an empty stack of its own, keeping or not. */
 export function withKeep(run: Run, keep: boolean): Run {
-  const { be, arena, pos, seqs, cache, seed, adapters } = run;
-  return new PassRun({ be, arena, pos, cu: seqs.cu, maxLen: seqs.maxLen, cache, seed, adapters }, keep);
+  const { be, arena, pos, seqs, cache, seed, noise, adapters } = run;
+  return new PassRun({ be, arena, pos, cu: seqs.cu, maxLen: seqs.maxLen, cache, seed, noise, adapters }, keep);
 }

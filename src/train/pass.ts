@@ -26,6 +26,8 @@ export interface PassOptions {
   readonly smoothing?: number;
   /** Weight of lse² (z-loss). */
   readonly zLoss?: number;
+  /** NEFTune's α: in training, uniform noise of α/√(length·D) on each sequence's embeddings. 0 or absent: off. */
+  readonly neftune?: number;
 }
 
 /** The device side of a batch, cut to its size. */
@@ -36,6 +38,7 @@ interface Inputs {
   readonly weights: Tensor /* f32 [N] */;
   readonly loss: Tensor /* f32 [N] */;
   readonly cu: Tensor /* i32 [S+1] */;
+  readonly noise: Tensor /* f32 [N] */;
 }
 
 /** Input tensors of fixed address, an arena, and passes over them. */
@@ -67,6 +70,7 @@ export class Pass {
       weights: place("f32", n),
       loss: place("f32", n),
       cu: place("i32", s + 1),
+      noise: place("f32", n),
     };
     this.#seed = place("i32", 2);
     this.lossSum = place("f32", 1);
@@ -91,9 +95,9 @@ export class Pass {
       );
     }
     const cut = (t: Tensor, size: number): Tensor => ({ ...t, shape: [size] });
-    const { ids, targets, pos, loss, cu, weights: w } = this.#full;
+    const { ids, targets, pos, loss, cu, noise, weights: w } = this.#full;
     const inputs = { ids: cut(ids, n), targets: cut(targets, n), pos: cut(pos, n), loss: cut(loss, n) };
-    const all: Inputs = { ...inputs, weights: cut(w, n), cu: cut(cu, s + 1) };
+    const all: Inputs = { ...inputs, weights: cut(w, n), cu: cut(cu, s + 1), noise: cut(noise, n) };
     this.decoder.prepare(longest);
     this.be.upload(all.ids, b.ids);
     this.be.upload(all.targets, b.targets);
@@ -101,6 +105,7 @@ export class Pass {
     this.be.upload(all.weights, weights);
     this.be.upload(all.cu, b.cu);
     this.be.upload(this.#seed, Int32Array.from(seed));
+    if (this.o.neftune) this.be.upload(all.noise, noiseOf(b, this.o.neftune, this.decoder.config.dim));
     return all;
   }
 
@@ -109,6 +114,7 @@ export class Pass {
     const { arena, be } = this, mark = arena.mark();
     const run = createRun({
       ...{ be, arena, pos: i.pos, cu: i.cu, maxLen: this.o.maxLength, keep: true, seed: this.#seed },
+      noise: this.o.neftune ? i.noise : null,
     });
     const hidden = this.decoder.forward(i.ids, run);
     this.decoder.loss(hidden, this.#lossInput(i), run, true);
@@ -147,7 +153,16 @@ export class Pass {
 /** Bytes of the input tensors. */
 export function inputBytes(o: Pick<PassOptions, "maxTokens" | "maxSequences">): number {
   const place = (elements: number) => Math.ceil(elements * 4 / 256) * 256;
-  return 5 * place(o.maxTokens) + place(o.maxSequences + 1) + 2 * place(2);
+  return 6 * place(o.maxTokens) + place(o.maxSequences + 1) + 2 * place(2);
+}
+
+/** α/√(length·D) for each row. */
+function noiseOf(b: Batch, alpha: number, dim: number): Float32Array {
+  const out = new Float32Array(b.ids.length);
+  for (let s = 1; s < b.cu.length; s++) {
+    out.fill(alpha / Math.sqrt((b.cu[s] - b.cu[s - 1]) * dim), b.cu[s - 1], b.cu[s]);
+  }
+  return out;
 }
 
 /** Tokens of the longest sequence. */
