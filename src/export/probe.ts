@@ -39,6 +39,8 @@ function pass(model: Model, be: Backend, arena: Arena, inputs: Inputs, n: number
 
 /** Asks one model for logits; `close` gives its memory back and leaves the model alone. */
 export class Prober {
+  readonly length: number;
+  readonly #model: Model;
   readonly #inputs: Inputs;
   readonly #arena: Arena;
 
@@ -46,7 +48,9 @@ export class Prober {
    * @param length longest text in tokens
    * @throws {MemoryError} when the device has not enough memory for one pass
    */
-  constructor(private readonly model: Model, readonly length: number) {
+  constructor(model: Model, length: number) {
+    this.#model = model;
+    this.length = length;
     const recording = new RecordingBackend({ actDtype: model.be.actDtype });
     const planned = new Arena(recording, Number.MAX_SAFE_INTEGER);
     pass(model, recording, planned, placeInputs(recording, length), length, true);
@@ -56,13 +60,13 @@ export class Prober {
   }
 
   async #run(ids: ArrayLike<number>, all: boolean): Promise<Float32Array> {
-    const { be, config } = this.model;
+    const { be, config } = this.#model;
     const n = ids.length;
     be.upload(slice(this.#inputs.ids, 0, n), Int32Array.from(ids));
     be.upload(slice(this.#inputs.pos, 0, n), Int32Array.from({ length: n }, (_, i) => i));
     be.upload(this.#inputs.cu, Int32Array.of(0, n));
     this.#arena.release(0);
-    const logits = pass(this.model, be, this.#arena, this.#inputs, n, all);
+    const logits = pass(this.#model, be, this.#arena, this.#inputs, n, all);
     const out = new Float32Array((all ? n : 1) * config.vocab);
     await be.download(logits, out);
     softcapLogits(out, config.logitSoftcap);
@@ -87,7 +91,7 @@ export class Prober {
 
   close(): void {
     this.#arena.close();
-    this.model.be.free(this.#inputs.handle);
+    this.#model.be.free(this.#inputs.handle);
   }
 }
 
