@@ -191,7 +191,7 @@ export async function trainModel(
       packTo: o.packing ? m.maxSeqLength : null,
     };
   const optim: OptimOptions = {
-    ...{ name: o.optim ?? "adamw_torch", lr: o.learningRate ?? 2e-4, betas: [0.9, 0.999], eps: 1e-8 },
+    ...{ name: o.optim ?? "adamw_8bit", lr: o.learningRate ?? 2e-4, betas: [0.9, 0.999], eps: 1e-8 },
     ...{ weightDecay: o.weightDecay ?? 0.01, maxGradNorm: o.maxGradNorm ?? 1, schedule: o.schedule ?? "linear" },
     ...{ warmupSteps: o.warmupSteps ?? 5, totalSteps: o.maxSteps ?? 400 },
   };

@@ -84,7 +84,7 @@ export function flagsMarkdown(): string {
     "# Flags",
     "",
     "Made from `src/cli/config.ts` by `deno run -A tools/flags.ts`; a test holds the two together. ● marks flags of",
-    "unsloth-cli.py, under the same name and with the same default, `optim` aside (there `adamw_8bit`).",
+    "unsloth-cli.py, under the same name and with the same default.",
     "",
     "A flag may be written `--max_steps 60`, `--max-steps=60` or by a unique beginning (`--max_st 60`); yes-or-no flags also",
     "`--no_packing` and `--packing=false`. `--config FILE` reads the same names from YAML or JSON; the command line wins. A",

@@ -44,6 +44,7 @@ test.each([
   ["--gradient_accumulation_steps", "2"],
   ["--warmup_steps", "2"],
   ["--learning_rate", "5e-3"],
+  ["--optim", "lion_32bit"],
   ["--weight_decay", "0.5"],
   ["--lr_scheduler_type", "constant_with_warmup"],
   ["--seed", "1"],

@@ -99,8 +99,8 @@ export function unslothFlagsPage(): string {
   return [
     "# unsloth-cli.py's flags",
     "",
-    "Every flag has the same name and default (`optim` aside: `adamw_torch`). Made from `tests/cli/unsloth_flags.ts` by",
-    "`deno run -A tools/flags.ts`; a test holds the two together and looks for every test named here.",
+    "Every flag has the same name and default. Made from `tests/cli/unsloth_flags.ts` by `deno run -A tools/flags.ts`; a",
+    "test holds the two together and looks for every test named here.",
     "",
     "| flag | here | shown by |",
     "| --- | --- | --- |",

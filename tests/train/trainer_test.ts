@@ -91,6 +91,21 @@ test("twenty steps are ten, an interruption and ten more, to the bit", async () 
   rest.close();
 });
 
+test.each(["adamw_8bit", "sgd", "lion_32bit", "adafactor"])("%s is resumed to the bit", async (name) => {
+  const optim = { ...runOf(await fresh(), "").optim, name, totalSteps: 6 };
+  const end = async (dir: string, o: Partial<TrainRun>) => {
+    const model = await fresh();
+    await train(runOf(model, dir, { optim, ...o }));
+    const values = [...(await model.trained()).values()].map((t) => t.values);
+    model.close();
+    return values;
+  };
+  const stop = new AbortController();
+  const on = (e: TrainEvent) => e.kind === "step" && e.metrics.step === 3 && stop.abort();
+  await end(`${name} cut`, { signal: stop.signal, on });
+  expect(await end(`${name} cut`, { resume: true })).toEqual(await end(`${name} whole`, {}));
+});
+
 test("resuming needs a checkpoint, and refuses other settings by name", async () => {
   const model = await fresh();
   await expect(train(runOf(model, "nothing", { resume: true }))).rejects.toThrow("there is no checkpoint in");

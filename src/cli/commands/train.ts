@@ -23,11 +23,6 @@ export async function run(settings: Settings, context: CliContext): Promise<numb
       "Neither --model_name nor --dataset was given: training the embedded model on the embedded instructions",
     );
   }
-  if (!settings.given.has("optim")) {
-    terminal.note(
-      `Optimiser ${config.optim} (unsloth-cli.py's adamw_8bit does not exist here yet; the update is the same)`,
-    );
-  }
   const be = await openBackend(settings, context);
   let setup: TrainSetup | null = null;
   try {
