@@ -101,6 +101,6 @@ export class Answers {
 }
 
 /** An id in OpenAI's manner: the kind, then 29 characters that no other answer has. */
-export function freshId(kind: "chatcmpl" | "cmpl" | "call"): string {
+export function freshId(kind: "chatcmpl" | "cmpl" | "call" | "resp" | "msg" | "fc"): string {
   return `${kind}-${crypto.randomUUID().replaceAll("-", "").slice(0, 29)}`;
 }

@@ -13,6 +13,7 @@ import { Metrics } from "./metrics.ts";
 import { addChat } from "./routes/chat.ts";
 import { addCompletions } from "./routes/completions.ts";
 import { addModels } from "./routes/models.ts";
+import { addResponses } from "./routes/responses.ts";
 import { addState } from "./routes/state.ts";
 import { addTokens } from "./routes/tokens.ts";
 
@@ -63,6 +64,7 @@ export function createApp(engine: Engine | Promise<Engine>, options: AppOptions 
   addModels(app, context);
   addChat(app, context);
   addCompletions(app, context);
+  addResponses(app, context);
   addTokens(app, context);
   return app;
 }

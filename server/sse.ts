@@ -1,4 +1,8 @@
-/** Server-sent events: one JSON value an event, a comment when there has been nothing to say for long. @module */
+/**
+ * Server-sent events: one JSON value an event, under its name where it has one (`type`, as in /v1/responses), and a comment
+ * when there has been nothing to say for long.
+ * @module
+ */
 import { toApiError } from "./errors.ts";
 
 /**
@@ -18,11 +22,10 @@ export function eventStream(values: AsyncGenerator<unknown>, pingSeconds: number
         if (result === null) return out.enqueue(utf8.encode(": still working\n\n"));
         next = null;
         if (result.done) return out.close();
-        const { value } = result;
-        out.enqueue(utf8.encode(`data: ${typeof value === "string" ? value : JSON.stringify(value)}\n\n`));
+        out.enqueue(utf8.encode(write(result.value)));
       } catch (e) {
         if (left) return;
-        out.enqueue(utf8.encode(`data: ${JSON.stringify(toApiError(e).body())}\n\n`));
+        out.enqueue(utf8.encode(write(toApiError(e).body())));
         out.close();
       }
     },
@@ -39,6 +42,12 @@ export function eventStream(values: AsyncGenerator<unknown>, pingSeconds: number
       "x-accel-buffering": "no",
     },
   });
+}
+
+function write(value: unknown): string {
+  if (typeof value === "string") return `data: ${value}\n\n`;
+  const { type } = value as { type?: string };
+  return `${type === undefined ? "" : `event: ${type}\n`}data: ${JSON.stringify(value)}\n\n`;
 }
 
 /** What `promise` gives, or null after `seconds`. */

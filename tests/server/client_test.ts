@@ -23,8 +23,7 @@ async function clientOf(url: string, o: object = {}): Promise<Json> {
   return new OpenAI({ baseURL: `${url}/v1`, apiKey: "sesame", maxRetries: 0, ...o });
 }
 
-// Without `npm ci` in tests/clients there is no client to test with.
-describe.skipIf(!installed)("the openai client", () => {
+describe.skipIf(!installed)("the openai client (needs npm ci in tests/clients)", () => {
   let server: Serving, client: Json, one: Site;
   const call = '<tool_call>{"name": "add", "arguments": {"a": 1}}</tool_call>';
   const script = (p: string) => p.includes("long") ? "x".repeat(400) : p.includes("sum") ? call : "Naïve 日本 👩‍👧!";
@@ -85,6 +84,20 @@ describe.skipIf(!installed)("the openai client", () => {
     expect((await client.models.list()).data.map((m: Json) => m.id)).toEqual(["org/scripted"]);
     expect((await client.models.retrieve("org/scripted")).owned_by).toBe("unsloth");
   });
+  test("gets a response, whole and as a stream that its own helper checks event by event", async () => {
+    const ask = { model: "org/scripted", input: "hi", temperature: 0 };
+    expect((await client.responses.create(ask)).output_text).toBe("Naïve 日本 👩‍👧!");
+    const plain = await client.responses.stream(ask).finalResponse();
+    expect([plain.output_text, plain.status]).toEqual(["Naïve 日本 👩‍👧!", "completed"]);
+    const tools = [{ type: "function", name: "add", parameters: { type: "object", properties: {} }, strict: false }];
+    const called = await client.responses.stream({ ...ask, input: "sum", tools }).finalResponse();
+    expect(called.output).toMatchObject([{
+      type: "function_call",
+      name: "add",
+      arguments: '{"a":1}',
+      status: "completed",
+    }]);
+  });
   test("throws its own errors, with our sentence and the field at fault", async () => {
     const failure = async (p: Promise<unknown>): Promise<Json> => await p.then(() => null, (e) => e);
     const bad = await failure(client.chat.completions.create(ask("hi", { temperature: -1 })));
@@ -138,59 +151,62 @@ describe.skipIf(!installed)("the openai client", () => {
   });
 });
 
-describe.skipIf(!installed || !existsSync(MODEL))("the openai client with SmolLM2 in a worker", () => {
-  let server: Serving, client: Json, engine: Engine;
-  beforeAll(async () => {
-    engine = await startEngine(new URL("../../engine_worker.ts", import.meta.url), {
-      modelPath: MODEL,
-      contextLength: 256,
-      slots: 2,
-      backend: { backend: "wasm", threads: 2 },
-    });
-    server = await serve(createApp(engine), { port: 0 });
-    client = await clientOf(server.url);
-  });
-  afterAll(async () => {
-    await server?.close();
-    await engine?.close();
-  });
-
-  test("two questions at once are answered as each alone, while /health answers", async () => {
-    const ask = (content: string, o: object = {}) =>
-      client.chat.completions.create({
-        model: engine.model,
-        messages: [{ role: "user", content }],
-        temperature: 0,
-        max_tokens: 16,
-        ...o,
+describe.skipIf(!installed || !existsSync(MODEL))(
+  "the openai client with SmolLM2 in a worker (needs tests/clients and ../shared/models)",
+  () => {
+    let server: Serving, client: Json, engine: Engine;
+    beforeAll(async () => {
+      engine = await startEngine(new URL("../../engine_worker.ts", import.meta.url), {
+        modelPath: MODEL,
+        contextLength: 256,
+        slots: 2,
+        backend: { backend: "wasm", threads: 2 },
       });
-    const both = Promise.all([ask("What is the capital of France?"), ask("Give three tips for staying healthy.")]);
-    expect((await fetch(`${server.url}/health`)).status).toBe(200);
-    const [france, tips] = (await both).map((a: Json) => a.choices[0].message.content);
-    expect(france).toBe("The capital of France is Paris.");
-    const { prompts } = JSON.parse(readFileSync(CASE, "utf8")),
-      { base } = prompts["Give three tips for staying healthy."];
-    expect(base.startsWith(tips)).toBe(true);
-    expect(tips.length).toBeGreaterThan(30);
-    expect((await ask("What is the capital of France?")).choices[0].message.content).toBe(france);
-    let streamed = "";
-    for await (const c of await ask("Give three tips for staying healthy.", { stream: true })) {
-      streamed += c.choices[0]?.delta?.content ?? "";
-    }
-    expect(streamed).toBe(tips);
-  });
-  test("the same seed gives the same words", async () => {
-    const ask = async (seed: number) =>
-      (await client.chat.completions.create({
-        model: engine.model,
-        messages: [{ role: "user", content: "Invent a name." }],
-        temperature: 1.2,
-        top_p: 0.9,
-        seed,
-        max_tokens: 12,
-      })).choices[0].message.content;
-    const [a, b, c] = [await ask(1), await ask(1), await ask(2)];
-    expect(a).toBe(b);
-    expect(c).not.toBe(a);
-  });
-});
+      server = await serve(createApp(engine), { port: 0 });
+      client = await clientOf(server.url);
+    });
+    afterAll(async () => {
+      await server?.close();
+      await engine?.close();
+    });
+
+    test("two questions at once are answered as each alone, while /health answers", async () => {
+      const ask = (content: string, o: object = {}) =>
+        client.chat.completions.create({
+          model: engine.model,
+          messages: [{ role: "user", content }],
+          temperature: 0,
+          max_tokens: 16,
+          ...o,
+        });
+      const both = Promise.all([ask("What is the capital of France?"), ask("Give three tips for staying healthy.")]);
+      expect((await fetch(`${server.url}/health`)).status).toBe(200);
+      const [france, tips] = (await both).map((a: Json) => a.choices[0].message.content);
+      expect(france).toBe("The capital of France is Paris.");
+      const { prompts } = JSON.parse(readFileSync(CASE, "utf8")),
+        { base } = prompts["Give three tips for staying healthy."];
+      expect(base.startsWith(tips)).toBe(true);
+      expect(tips.length).toBeGreaterThan(30);
+      expect((await ask("What is the capital of France?")).choices[0].message.content).toBe(france);
+      let streamed = "";
+      for await (const c of await ask("Give three tips for staying healthy.", { stream: true })) {
+        streamed += c.choices[0]?.delta?.content ?? "";
+      }
+      expect(streamed).toBe(tips);
+    });
+    test("the same seed gives the same words", async () => {
+      const ask = async (seed: number) =>
+        (await client.chat.completions.create({
+          model: engine.model,
+          messages: [{ role: "user", content: "Invent a name." }],
+          temperature: 1.2,
+          top_p: 0.9,
+          seed,
+          max_tokens: 12,
+        })).choices[0].message.content;
+      const [a, b, c] = [await ask(1), await ask(1), await ask(2)];
+      expect(a).toBe(b);
+      expect(c).not.toBe(a);
+    });
+  },
+);
