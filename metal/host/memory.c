@@ -1,0 +1,133 @@
+// Buffers by handle: slot in the low 20 bits (from 1), generation in the high 12, so that a freed handle is told from a new
+// one. Buffers are shared between CPU and GPU: the same memory, no copies inside the device. Nothing freed is kept back.
+#include "library.h"
+
+enum { SLOT_BITS = 20, SLOT_MASK = (1 << SLOT_BITS) - 1, LARGEST_GENERATION = 0xfff };
+// Slots stay where they are, because tensors point at them: pages of them, found through a table.
+enum { PAGE = 1024, PAGES = (SLOT_MASK + 1) / PAGE };
+static struct slot* pages[PAGES];
+static uint32_t slot_count, *free_slots, free_count, free_room;
+static struct slot rooms[ROOM_COUNT];
+uint64_t active_bytes, peak_bytes;
+
+static struct slot* slot_at(uint32_t i) { return &pages[i / PAGE][i % PAGE]; }
+
+struct slot* find_slot(uint32_t handle) {
+  const uint32_t i = (handle & SLOT_MASK) - 1;
+  if ((handle & SLOT_MASK) == 0 || i >= slot_count) return 0;
+  struct slot* s = slot_at(i);
+  return s->buffer && (s->generation & LARGEST_GENERATION) == handle >> SLOT_BITS ? s : 0;
+}
+
+// Index of an unused slot; -1 when there is none.
+static int64_t take_slot(void) {
+  if (free_count) return free_slots[--free_count];
+  if (slot_count == SLOT_MASK) return -1;
+  if (!pages[slot_count / PAGE] && !(pages[slot_count / PAGE] = calloc(PAGE, sizeof(struct slot)))) return -1;
+  return slot_count++;
+}
+
+static int32_t fill_slot(struct slot* s, uint64_t bytes) {
+  if (bytes > device.largest || active_bytes + bytes > device.limit) {
+    return fail(US_MEMORY, "%u bytes are in use of the %u that this process may hold (a buffer: %u at most)",
+                active_bytes, device.limit, device.largest);
+  }
+  // 0: MTLResourceStorageModeShared, default caching, hazards tracked
+  id b = SEND(id, device.device, S(newBuffer), NSUInteger, NSUInteger), (NSUInteger)bytes, 0UL END;
+  if (!b) return fail(US_MEMORY, "Metal gives no buffer of %u bytes", bytes);
+  s->buffer = b, s->at = SEND(char*, b, S(contents)) END, s->bytes = bytes, s->used_by = 0;
+  active_bytes += bytes;
+  if (active_bytes > peak_bytes) peak_bytes = active_bytes;
+  return US_OK;
+}
+
+// Command buffers hold what they use: the memory goes when the last of them has run.
+static void empty_slot(struct slot* s) {
+  active_bytes -= s->bytes;
+  release(s->buffer);
+  s->buffer = 0, s->at = 0, s->bytes = 0;
+  s->generation++;
+}
+
+int32_t allocate(uint64_t bytes, uint32_t* handle) {
+  const int64_t i = take_slot();
+  if (i < 0) return fail(US_MEMORY, "Cannot allocate: there are %u allocations already", (uint64_t)SLOT_MASK);
+  struct slot* s = slot_at((uint32_t)i);
+  const int32_t status = fill_slot(s, bytes ? bytes : 1);
+  if (status != US_OK) {
+    // Room for it exists: the slot was taken from the list or is the newest.
+    if (i == slot_count - 1) slot_count--;
+    else free_slots[free_count++] = (uint32_t)i;
+    return status;
+  }
+  *handle = (s->generation & LARGEST_GENERATION) << SLOT_BITS | (uint32_t)(i + 1);
+  return US_OK;
+}
+
+int32_t give_back(uint32_t handle) {
+  struct slot* s = find_slot(handle);
+  if (!s) return fail(US_STALE, "Cannot free handle %u: it is not allocated or was freed", (uint64_t)handle);
+  if (free_count == free_room) {
+    uint32_t* more = realloc(free_slots, (free_room * 2 + 64) * sizeof *more);
+    if (!more) return fail(US_MEMORY, "Cannot free handle %u: no memory is left to note it", (uint64_t)handle);
+    free_slots = more, free_room = free_room * 2 + 64;
+  }
+  empty_slot(s);
+  free_slots[free_count++] = (handle & SLOT_MASK) - 1;
+  return US_OK;
+}
+
+void give_back_all(void) {
+  free_count = 0;
+  for (uint32_t i = 0; i < slot_count; i++) {
+    if (slot_at(i)->buffer) empty_slot(slot_at(i));
+  }
+  for (int i = 0; i < ROOM_COUNT; i++) {
+    if (rooms[i].buffer) empty_slot(&rooms[i]);
+  }
+  // Generations outlive a closing, so that a handle from before it stays stale: every slot is free again.
+  uint32_t* all = realloc(free_slots, (slot_count + 1) * sizeof *all);
+  if (all) {
+    free_slots = all, free_room = slot_count + 1;
+    while (free_count < slot_count) free_slots[free_count] = slot_count - 1 - free_count, free_count++;
+  }
+  active_bytes = peak_bytes = 0;
+}
+
+struct slot* room_for(enum room which, uint64_t bytes) {
+  struct slot* s = &rooms[which];
+  if (bytes <= s->bytes) return s;
+  if (s->buffer) empty_slot(s);
+  return fill_slot(s, bytes + bytes / 8 + 4096) == US_OK ? s : 0;
+}
+
+bool is_float(uint32_t dtype) { return dtype == US_F32 || dtype == US_BF16 || dtype == US_F16; }
+bool is_quant(uint32_t dtype) { return dtype >= US_Q4_0 && dtype <= US_NF4; }
+bool aligned(const struct ten* t, uint32_t bytes) { return !t->slot || t->offset % bytes == 0; }
+
+// Bytes that an element of the type must be aligned to.
+static uint32_t alignment(uint32_t dtype) {
+  if (dtype == US_F32 || dtype == US_I32) return 4;
+  return dtype == US_U8 || dtype == US_FP8_E4M3 ? 1 : 2;
+}
+
+int32_t resolve(const us_tensor* t, bool optional, struct ten* out) {
+  *out = (struct ten){0};
+  if (t->handle == 0 && optional) return US_OK;
+  struct slot* s = find_slot(t->handle);
+  if (!s) return fail(US_STALE, "Cannot use handle %u: it is not allocated or was freed", (uint64_t)t->handle);
+  if (t->ndim > 4) return fail(US_INVALID, "Cannot use a tensor of %u axes: at most 4", (uint64_t)t->ndim);
+  out->slot = s, out->offset = us_offset(t), out->dtype = t->dtype, out->ndim = t->ndim;
+  for (int i = 0; i < 4; i++) out->shape[i] = t->shape[i];
+  out->numel = us_numel(t), out->rows = us_rows(t), out->cols = us_cols(t), out->bytes = us_bytes(t->dtype, out->numel);
+  if (out->numel && !out->bytes) return fail(US_UNSUPPORTED, "Cannot use element type %u on Metal", (uint64_t)t->dtype);
+  if (out->offset > s->bytes || out->bytes > s->bytes - out->offset) {
+    return fail(US_INVALID, "Cannot use a tensor of %u bytes at offset %u: the allocation has %u bytes", out->bytes,
+                out->offset, s->bytes);
+  }
+  if (out->offset % alignment(t->dtype)) {
+    return fail(US_INVALID, "Cannot use a tensor at offset %u: it must be a multiple of %u", out->offset,
+                (uint64_t)alignment(t->dtype));
+  }
+  return US_OK;
+}
