@@ -17,7 +17,7 @@ const BOUND = { reference: 1e-6, wasm: 1e-5 };
 /** Under this margin between the two best logits rounding decides, so the recorded token says nothing. */
 const MARGIN = 1e-3;
 
-describe.skipIf(!present)("golden models", () => {
+describe.skipIf(!present)("golden models (needs ../shared/golden)", () => {
   describe.each(["reference", "wasm"] as const)("on %s", (kind) => {
     let be: Backend;
     beforeAll(async () =>

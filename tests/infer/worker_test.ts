@@ -19,7 +19,7 @@ const all = async (pieces: AsyncIterable<Piece>) => {
   return { text: list.map((p) => p.text).join(""), ids: list.flatMap((p) => p.ids), last: list[list.length - 1] };
 };
 
-describe.skipIf(!existsSync(MODEL))("a worker engine with SmolLM2", () => {
+describe.skipIf(!existsSync(MODEL))("a worker engine with SmolLM2 (needs ../shared/models)", () => {
   let engine: Engine;
   const notes: string[] = [];
   beforeAll(async () => {
