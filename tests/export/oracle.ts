@@ -42,7 +42,7 @@ export function askLlama(dir: string, questions: readonly Question[]): Answer[] 
   for (const { out } of jobs) mkdirSync(out, { recursive: true });
   const path = join(dir, "questions.json");
   writeFileSync(path, JSON.stringify(jobs));
-  execFileSync("node", [join(ORACLES, "ask.mjs"), path], { stdio: ["ignore", "ignore", "inherit"] });
+  execFileSync("node", [join(ORACLES, "ask.mjs"), path], { stdio: ["ignore", "ignore", "pipe"] });
   return jobs.map(({ out, ids = [] }) => ({
     ...JSON.parse(readFileSync(join(out, "answer.json"), "utf8")),
     probabilities: ids.map((_, n) => {

@@ -10,9 +10,16 @@ import { getLlama, LlamaLogLevel } from "node-llama-cpp";
 const jobs = JSON.parse(readFileSync(process.argv[2], "utf8"));
 const llama = await getLlama({ gpu: false, build: "never", logLevel: LlamaLogLevel.error });
 for (const { gguf, lora, out, texts = [], ids = [], greedy = null } of jobs) {
-  const model = await llama.loadModel({ modelPath: gguf });
+  const vocabOnly = ids.length === 0 && greedy === null;
+  const model = await llama.loadModel({ modelPath: gguf, vocabOnly });
   const tokens = texts.map((t) => model.tokenize(t, true));
   const { tokens: special } = model;
+  const ends = { bos: special.bos, eos: special.eos, eot: special.eot, addBos: special.shouldPrependBosToken };
+  if (vocabOnly) {
+    writeFileSync(join(out, "answer.json"), JSON.stringify({ tokens, ends, answer: null, stopped: false }));
+    await model.dispose();
+    continue;
+  }
   const contextSize = Math.max(64, ...ids.map((i) => i.length + 8), greedy ? greedy.ids.length + greedy.max + 8 : 0);
   const context = await model.createContext({
     contextSize,
@@ -41,7 +48,6 @@ for (const { gguf, lora, out, texts = [], ids = [], greedy = null } of jobs) {
     }
     sequence.dispose();
   }
-  const ends = { bos: special.bos, eos: special.eos, eot: special.eot, addBos: special.shouldPrependBosToken };
   const stopped = answer !== null && model.isEogToken(answer.at(-1));
   writeFileSync(join(out, "answer.json"), JSON.stringify({ tokens, ends, answer, stopped }));
   await context.dispose();
