@@ -1,0 +1,68 @@
+/** Rotary frequencies of every type and both forms of config against transformers' functions (make_ropes.py). */
+import { readFileSync } from "node:fs";
+import { expect, test } from "vitest";
+import { readRope, ropeOf } from "../../src/models/rope.ts";
+import { familyOf } from "../../src/models/registry.ts";
+import type { HfConfig } from "../../src/models/config.ts";
+import { TINY } from "./tiny.ts";
+
+interface Answer {
+  kind: string | null;
+  length: number;
+  freqs: number[];
+  factor: number;
+}
+const cases: { name: string; config: HfConfig; answers: Answer[] }[] = JSON.parse(
+  readFileSync(new URL("../fixtures/ropes.json", import.meta.url), "utf8"),
+);
+
+test.each(cases)("$name", ({ config, answers }) => {
+  const c = familyOf(config).config(config);
+  for (const { kind, length, freqs, factor } of answers) {
+    const layer = kind === null || kind === "sliding_attention" ? 0 : 1; // gemma 3's pattern of 2: layer 1 is full
+    const rope = c.rope(layer, length)!;
+    expect(rope.factor).toBeCloseTo(factor, 6);
+    expect(rope.freqs.length).toBe(freqs.length);
+    rope.freqs.forEach((f, i) => expect(f / freqs[i], `pair ${i} at ${length}`).toBeCloseTo(1, 6)); // recorded in f32
+  }
+});
+
+test("a layer without rotation says so", () => {
+  const c = familyOf({ model_type: "smollm3" });
+  const hf = { model_type: "smollm3", hidden_size: 8, num_attention_heads: 2, num_hidden_layers: 8, vocab_size: 9 };
+  const config = c.config({ ...hf, intermediate_size: 8, max_position_embeddings: 8 });
+  expect(Array.from({ length: 8 }, (_, n) => config.rope(n, 1) === null)).toEqual(
+    [false, false, false, true, false, false, false, true],
+  );
+});
+
+test.each(Object.entries(TINY))("%s reads rope_theta and rope_parameters alike", (_, hf) => {
+  const { partial_rotary_factor, ...rest } = hf, partial = partial_rotary_factor ? { partial_rotary_factor } : {};
+  const both = [{ ...hf, rope_theta: 12345, torch_dtype: "float16" }, {
+    ...rest,
+    rope_parameters: { rope_type: "default", rope_theta: 12345, ...partial },
+    dtype: "float16",
+  }].map((c) => familyOf(c).config(c));
+  for (let n = 0; n < 3; n++) {
+    // gemma 3's older form gives rope_theta to its full layers only.
+    if (both[0].arch !== "gemma3" || both[0].window(n) === 0) expect(both[1].rope(n, 9)).toEqual(both[0].rope(n, 9));
+    expect(both[1].window(n)).toBe(both[0].window(n));
+  }
+});
+
+const DEFAULTS = { theta: 1e4, headDim: 8, maxPos: 64 };
+
+test.each([
+  [{ rope_scaling: { rope_type: "magic" } }, "Cannot use the rope type 'magic': this build has default, linear"],
+  [{ rope_scaling: { type: "linear" } }, "factor is undefined and must be a number"],
+  [{ rope_scaling: { type: "longrope", long_factor: [1], short_factor: [1, 1, 1, 1] } }, "long_factor has 1 entries"],
+  [{ partial_rotary_factor: 0.4 }, "Cannot rotate 3 features of a head: it must be even"],
+])("a config with %j is refused when it is opened", (hf, why) => {
+  expect(() => readRope(hf, DEFAULTS)).toThrow(why);
+});
+
+test("dynamic frequencies change only beyond the trained length", () => {
+  const s = readRope({ rope_scaling: { type: "dynamic", factor: 2 } }, DEFAULTS), plain = readRope({}, DEFAULTS);
+  expect(ropeOf(s, 64)).toEqual(ropeOf(plain, 64));
+  expect(ropeOf(s, 65).freqs[1]).toBeLessThan(ropeOf(plain, 65).freqs[1]);
+});
