@@ -15,12 +15,16 @@ const TOOLS = join(ROOT, "tests/tools/node_modules");
 const total = { passed: 0, failed: 0, skipped: 0 };
 const notes = [];
 
-/** Installs a package folder when its lockfile is newer than what is installed. */
-function install(dir, ...flags) {
+/**
+ * Installs a package folder when its lockfile is newer than what is installed. `how` is npm's verb: `ci`, or `install
+ * --no-save` for packages with optional builds for other platforms, which npm leaves out of a lockfile when a registry
+ * lacks one of them, and `npm ci` then refuses.
+ */
+function install(dir, how, ...flags) {
   const at = join(ROOT, dir), lock = join(at, "package-lock.json"), mark = join(at, "node_modules/.package-lock.json");
   if (existsSync(mark) && statSync(mark).mtimeMs >= statSync(lock).mtimeMs) return true;
   console.log(`Installing ${dir === "." ? "the package" : dir}`);
-  const r = spawnSync("npm", ["ci", "--no-audit", "--no-fund", "--loglevel=error", ...flags], {
+  const r = spawnSync("npm", [...how, "--no-audit", "--no-fund", "--loglevel=error", ...flags], {
     cwd: at,
     stdio: "inherit",
     shell: process.platform === "win32",
@@ -42,7 +46,11 @@ function findNode() {
 function run(command, args, env = {}) {
   return new Promise((done) => {
     const path = `${join(TOOLS, ".bin")}${process.platform === "win32" ? ";" : ":"}${process.env.PATH}`;
-    const child = spawn(command, args, { cwd: ROOT, env: { ...process.env, PATH: path, NO_COLOR: "1", ...env }, stdio: ["ignore", "pipe", "pipe"] });
+    const child = spawn(command, args, {
+      cwd: ROOT,
+      env: { ...process.env, PATH: path, NO_COLOR: "1", ...env },
+      stdio: ["ignore", "pipe", "pipe"],
+    });
     let out = "";
     for (const [from, to] of [[child.stdout, process.stdout], [child.stderr, process.stderr]]) {
       from.on("data", (b) => {
@@ -104,7 +112,16 @@ async function golden(node) {
   const real = join(SHARED, "golden-real"), models = join(SHARED, "models");
   if (existsSync(real)) {
     const file = JSON.parse(readFileSync(join(real, "case.json"), "utf8")).model;
-    await check("golden-real on Deno", "deno", ["run", "-A", main, real, "--model", join(models, file), "--backend", "wasm"]);
+    await check("golden-real on Deno", "deno", [
+      "run",
+      "-A",
+      main,
+      real,
+      "--model",
+      join(models, file),
+      "--backend",
+      "wasm",
+    ]);
   }
   await check("golden quants", "deno", ["task", "golden:quants", join(SHARED, "golden-quants")]);
   await check("golden tokenizers", "deno", ["task", "golden:tokenizers", join(SHARED, "golden-tokenizers")]);
@@ -112,14 +129,17 @@ async function golden(node) {
 
 const wanted = process.argv.slice(2);
 const want = (what) => wanted.length === 0 || wanted.includes(what);
-for (const dir of [".", "tests/tools"]) {
-  if (!install(dir)) {
+const CI = ["ci"], INSTALL = ["install", "--no-save"];
+for (const [dir, how] of [[".", CI], ["tests/tools", INSTALL]]) {
+  if (!install(dir, how)) {
     console.error(`Cannot install ${dir}: npm failed; see its output above`);
     process.exit(1);
   }
 }
-if (!install("tests/oracles", "--omit=optional", "--ignore-scripts")) notes.push("llama.cpp oracle: npm could not install it");
-if (!install("tests/clients")) notes.push("clients: npm could not install them");
+if (!install("tests/oracles", INSTALL, "--omit=optional", "--ignore-scripts")) {
+  notes.push("llama.cpp oracle: npm could not install it");
+}
+if (!install("tests/clients", CI)) notes.push("clients: npm could not install them");
 const node = findNode();
 const vitest = "node_modules/vitest/vitest.mjs";
 if (want("gate")) await gate();
@@ -129,7 +149,9 @@ if (want("node")) {
   if (node) await suite("Node", node, [vitest, "run"]);
   else {
     total.skipped++;
-    notes.push(`Node: needs 26 or newer, this is ${process.version} and npm has no build for ${process.platform}-${process.arch}`);
+    notes.push(
+      `Node: needs 26 or newer, this is ${process.version} and npm has no build for ${process.platform}-${process.arch}`,
+    );
   }
 }
 if (want("golden")) await golden(node);
