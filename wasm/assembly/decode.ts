@@ -7,16 +7,21 @@ const F32: i32 = 0, BF16: i32 = 1, F16: i32 = 2, FP8: i32 = 5;
 const Q4_0: i32 = 16, Q4_1: i32 = 17, Q5_0: i32 = 18, Q5_1: i32 = 19, Q8_0: i32 = 20, Q2_K: i32 = 21, Q3_K: i32 = 22;
 const Q4_K: i32 = 23, Q5_K: i32 = 24, Q6_K: i32 = 25, IQ4_NL: i32 = 26, IQ4_XS: i32 = 27, NF4: i32 = 28;
 
-/** The value of binary16 bits. */
+/** The value of the binary16 at p. */
 // @ts-ignore: decorator
 @inline
 export function half(p: usize): f32 {
-  const h = <u32>load<u16>(p);
-  const sign = (h & 0x8000) << 16;
-  const e = h & 0x7c00;
-  const m = h & 0x7fff;
-  if (e === 0) return reinterpret<f32>(sign | reinterpret<u32>(<f32>m * <f32>5.9604644775390625e-8));
-  return reinterpret<f32>(sign | ((m << 13) + (e === 0x7c00 ? 0x70000000 : 0x38000000)));
+  const h = <i32>load<i16>(p);
+  if (<u32>((h & 0x7fff) - 0x400) >= 0x7800) return rareHalf(h);
+  // exponent and mantissa to their places with the sign at the top, then the bias 127 instead of 15
+  return reinterpret<f32>((((h << 16) >> 3) & 0x8fffe000) + 0x38000000);
+}
+
+/** Zero, subnormal, infinity or NaN. */
+function rareHalf(h: i32): f32 {
+  const sign = (<u32>h & 0x8000) << 16, m = <u32>h & 0x7fff;
+  if (m < 0x400) return reinterpret<f32>(sign | reinterpret<u32>(<f32>m * <f32>5.9604644775390625e-8));
+  return reinterpret<f32>(sign | ((m << 13) + 0x70000000));
 }
 
 /** Bytes of n elements of a type from the start of a block. */
@@ -104,32 +109,54 @@ function bf16(src: usize, dst: usize, n: i32): void {
   for (; i + 8 <= n; i += 8, src += 16, dst += 32) {
     const h = v128.load(src);
     const zero = i16x8.splat(0);
-    v128.store(dst, v128.shuffle<i16>(zero, h, 0, 8, 0, 9, 0, 10, 0, 11));
-    v128.store(dst, v128.shuffle<i16>(zero, h, 0, 12, 0, 13, 0, 14, 0, 15), 16);
+    v128.store(dst, v128.shuffle<i16>(zero, h, 0, 8, 1, 9, 2, 10, 3, 11));
+    v128.store(dst, v128.shuffle<i16>(zero, h, 4, 12, 5, 13, 6, 14, 7, 15), 16);
   }
   for (; i < n; i++, src += 2, dst += 4) store<u32>(dst, <u32>load<u16>(src) << 16);
 }
 
-/** Four halves in the low 16 bits of each lane to f32. */
+/** Constants of `half4` and `rare`, in memory because V8 makes a v128 literal anew at each use. */
+const HALF: usize = memory.data<u32>([
+  0x8fffe000, 0x8fffe000, 0x8fffe000, 0x8fffe000, 0x38000000, 0x38000000, 0x38000000, 0x38000000,
+  0x7fff7fff, 0x7fff7fff, 0x7fff7fff, 0x7fff7fff, 0x04000400, 0x04000400, 0x04000400, 0x04000400,
+  0x78007800, 0x78007800, 0x78007800, 0x78007800,
+]);
+
+/** Four normal halves in the high 16 bits of each lane, the rest zero, to f32: bits moved and the bias changed. */
 // @ts-ignore: decorator
 @inline
-function half4(h: v128): v128 {
-  const m = v128.and(h, i32x4.splat(0x7fff));
-  const sign = i32x4.shl(v128.and(h, i32x4.splat(0x8000)), 16);
+export function half4(h: v128): v128 {
+  return i32x4.add(v128.and(i32x4.shr_s(h, 3), v128.load(HALF)), v128.load(HALF, 16));
+}
+
+/** Whether one of eight halves is zero, subnormal, infinity or NaN. */
+// @ts-ignore: decorator
+@inline
+export function rare(h: v128): bool {
+  const m = i16x8.sub(v128.and(h, v128.load(HALF, 32)), v128.load(HALF, 48));
+  return v128.any_true(i16x8.ge_u(m, v128.load(HALF, 64)));
+}
+
+/** Any four halves, laid out as for `half4`. */
+export function anyHalf4(h: v128): v128 {
+  const m = v128.and(i32x4.shr_u(h, 16), i32x4.splat(0x7fff));
   const normal = i32x4.add(i32x4.shl(m, 13), i32x4.splat(0x38000000));
+  const big = i32x4.add(normal, v128.and(i32x4.gt_s(m, i32x4.splat(0x7bff)), i32x4.splat(0x38000000)));
   const tiny = f32x4.mul(f32x4.convert_i32x4_s(m), f32x4.splat(5.9604644775390625e-8));
-  const isTiny = i32x4.lt_s(m, i32x4.splat(0x400));
-  const isInf = i32x4.gt_s(m, i32x4.splat(0x7bff));
-  const big = i32x4.add(normal, v128.and(isInf, i32x4.splat(0x38000000)));
-  return v128.or(v128.bitselect(tiny, big, isTiny), sign);
+  const x = v128.bitselect(tiny, big, i32x4.lt_s(m, i32x4.splat(0x400)));
+  return v128.or(x, v128.and(h, i32x4.splat(0x80000000)));
 }
 
 function f16(src: usize, dst: usize, n: i32): void {
+  const zero = i16x8.splat(0);
   let i = 0;
   for (; i + 8 <= n; i += 8, src += 16, dst += 32) {
     const h = v128.load(src);
-    v128.store(dst, half4(i32x4.extend_low_i16x8_u(h)));
-    v128.store(dst, half4(i32x4.extend_high_i16x8_u(h)), 16);
+    const a = v128.shuffle<i16>(zero, h, 0, 8, 1, 9, 2, 10, 3, 11);
+    const b = v128.shuffle<i16>(zero, h, 4, 12, 5, 13, 6, 14, 7, 15);
+    const odd = rare(h);
+    v128.store(dst, odd ? anyHalf4(a) : half4(a));
+    v128.store(dst, odd ? anyHalf4(b) : half4(b), 16);
   }
   for (; i < n; i++, src += 2, dst += 4) store<f32>(dst, half(src));
 }

@@ -47,7 +47,7 @@ export function q3_k(src: usize, dst: usize, n: i32): void {
 /** Scale of sub-block s from the 12 bytes of q4_k and q5_k, 6 bits each (ggml's get_scale_min_k4). */
 // @ts-ignore: decorator
 @inline
-function scale6(p: usize, s: i32): f32 {
+export function scale6(p: usize, s: i32): f32 {
   const x = s < 4
     ? <i32>load<u8>(p + s) & 63
     : (<i32>load<u8>(p + s + 4) & 15) | ((<i32>load<u8>(p + s - 4) >> 6) << 4);
@@ -57,7 +57,7 @@ function scale6(p: usize, s: i32): f32 {
 /** Minimum of sub-block s. */
 // @ts-ignore: decorator
 @inline
-function min6(p: usize, s: i32): f32 {
+export function min6(p: usize, s: i32): f32 {
   const x = s < 4
     ? <i32>load<u8>(p + s + 4) & 63
     : (<i32>load<u8>(p + s + 4) >> 4) | ((<i32>load<u8>(p + s) >> 6) << 4);

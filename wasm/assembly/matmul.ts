@@ -2,6 +2,7 @@
 // decoded there) in blocks of KC × NB, a tile of c stays in registers. Unit (i, j) is RB rows by NB columns of c; c may be
 // written transposed, which lets the caller exchange the operands. Bound by arithmetic: 2·M·N·K.
 import { bytesOf, decode } from "./decode";
+import { dotRow, dots, hasMinimum, sumRuns } from "./dot";
 import { float, int, ptr, words } from "./job";
 import { sum4 } from "./math";
 import { madd, MR, NR, PR, tilePanel, tileRows } from "./micro";
@@ -9,6 +10,9 @@ import { packPlain, packTransposed, panelBytes } from "./pack";
 
 /** Rows of A that meet one packed block of B before the next rows do: 480 KiB at most of the second-level cache. */
 const MC: i32 = 240;
+
+/** Elements of a row that matvec decodes at a time; a multiple of every block. */
+const STRIP: i32 = 1024;
 
 // Arguments: c, ldc, ldcT, a, lda, packed a or 0, b, b's type, bytes of b's row, transB, bias, M, N, K, KC, NB, RB, column
 // units, beta, floats of scratch before the strip, m0, m1, k0, k1; alpha. ldc and ldcT are floats between rows and columns
@@ -77,33 +81,51 @@ function multiply(pb: usize, panels: usize, tmp: usize, m0: i32, m1: i32, n0: i3
 }
 
 /**
- * One to four rows of a against b's rows: bound by reading b. Unit u is NB rows of b. A strip of each row is decoded into
- * the first-level cache and used for all rows of a.
+ * One to four rows of a against b's rows: bound by reading b. Unit u is NB rows of b. Common types are multiplied as they
+ * lie; of the others a strip of each row is decoded into the first-level cache and used for all rows of a.
  */
 export function matvec(u: i32, scratch: usize): void {
-  const M = int(11), N = int(12), K = int(13), KC = int(14), NB = int(15), end = min(N, (u + 1) * NB);
-  const type = int(7), c = ptr(0), ldc = int(1), a = ptr(3), lda = int(4), alpha = float(0), bias = ptr(10);
+  const M = int(11), N = int(12), K = int(13), NB = int(15), end = min(N, (u + 1) * NB), type = int(7);
+  const a = ptr(3), lda = words(int(4)), runs = scratch + 64, direct = dots(type);
+  if (hasMinimum(type)) { for (let m = 0; m < M; m++) sumRuns(a + <usize>m * lda, K, runs + words((K >> 3) * m)); }
   for (let n = u * NB; n < end; n++) {
     const row = ptr(6) + <usize>n * ptr(8);
-    for (let m = 0; m < M; m++) store<f32>(scratch + words(m), 0);
-    for (let k0 = 0; k0 < K; k0 += KC) {
-      const kc = min(KC, K - k0);
-      let b = row + bytesOf(type, k0);
-      if (type !== 0) {
-        decode(type, b, scratch + 64, kc);
-        b = scratch + 64;
-      }
+    if (direct) {
       for (let m = 0; m < M; m++) {
-        const s = scratch + words(m);
-        store<f32>(s, load<f32>(s) + dot(a + words(m * lda + k0), b, kc));
+        const sum = dotRow(type, row, a + <usize>m * lda, K, runs + words((K >> 3) * m));
+        store<f32>(scratch + words(m), sum4(sum));
       }
+    } else dotStrips(row, type, M, K, a, lda, scratch);
+    finishRow(n, M, scratch);
+  }
+}
+
+/** sums[m] = a[m] · the row, strip by strip. */
+function dotStrips(row: usize, type: i32, M: i32, K: i32, a: usize, lda: usize, sums: usize): void {
+  const strip = sums + 64;
+  memory.fill(sums, 0, words(M));
+  for (let k0 = 0; k0 < K; k0 += STRIP) {
+    const kc = min(STRIP, K - k0);
+    let b = row + bytesOf(type, k0);
+    if (type !== 0) {
+      decode(type, b, strip, kc);
+      b = strip;
     }
     for (let m = 0; m < M; m++) {
-      const to = c + words(m * ldc + n);
-      let y = alpha * load<f32>(scratch + words(m));
-      if (bias) y += load<f32>(bias + words(n));
-      store<f32>(to, int(18) ? load<f32>(to) + y : y);
+      const s = sums + words(m);
+      store<f32>(s, load<f32>(s) + dot(a + <usize>m * lda + words(k0), b, kc));
     }
+  }
+}
+
+/** Column n of c from the sums of its rows. */
+function finishRow(n: i32, M: i32, sums: usize): void {
+  const bias = ptr(10), alpha = float(0);
+  for (let m = 0; m < M; m++) {
+    const to = ptr(0) + words(m * int(1) + n);
+    let y = alpha * load<f32>(sums + words(m));
+    if (bias) y += load<f32>(bias + words(n));
+    store<f32>(to, int(18) ? load<f32>(to) + y : y);
   }
 }
 
