@@ -21,7 +21,9 @@ export const candidate: Candidate = {
   async open(o: OpenOpts): Promise<Backend> {
     const named = o.library ?? process.env.UNSLOTH_LIB_METAL;
     if (!named && (process.platform !== "darwin" || process.arch !== "arm64")) {
-      throw new BackendError(`Cannot use Metal on ${process.platform} ${process.arch}: it needs a Mac with Apple silicon`);
+      throw new BackendError(
+        `Cannot use Metal on ${process.platform} ${process.arch}: it needs a Mac with Apple silicon`,
+      );
     }
     const path = await locate({
       name: "metal",

@@ -45,6 +45,7 @@ OP(attention, 6, NEED(out), NEED(lse), NEED(q), NEED(k), NEED(v), NEED(cu)) {
 
 OP(attention_bwd, 10, NEED(dq), NEED(dk), NEED(dv), NEED(d_out), NEED(q), NEED(k), NEED(v), NEED(out), NEED(lse), NEED(cu)) {
   static const char* const dq[] = {"attention_dq_32", "attention_dq_64", "attention_dq_128", "attention_dq_256"};
+  static const char* const sums[] = {"attention_delta_32", "attention_delta_64", "attention_delta_128", "attention_delta_256"};
   static const char* const dkv[] = {"attention_dkv_32", "attention_dkv_64", "attention_dkv_128", "attention_dkv_256"};
   ONE_TYPE("attention_bwd", &t[0], &t[1], &t[2], &t[3], &t[4], &t[5], &t[6], &t[7]);
   const struct AttnArgs g = args_of(&t[4], &t[5], &t[9], a->scale, a->window, a->softcap);
@@ -54,11 +55,9 @@ OP(attention_bwd, 10, NEED(dq), NEED(dk), NEED(dv), NEED(d_out), NEED(q), NEED(k
   const struct ten delta = {.slot = room_for(SCRATCH, rows * sizeof(float))};
   if (!delta.slot) return US_MEMORY;
   const uint32_t type = t[4].dtype;
-  const struct call c = {
-    .kernel = "attention_delta", .suffix = type, .buffers = {&t[7], &t[3], &delta}, .count = 3, .args = &g,
-    .args_bytes = sizeof g, .threads = 256, .grid = {groups_of(rows, 8)}, .work = 30.0 * 8 * (double)t[4].numel,
-  };
-  status = launch(&c);
+  const bool pair = aligned(&t[7], 16) && aligned(&t[3], 16) && g.d % 4 == 0;
+  status = launch_tiles((struct call){.kernel = sized(sums, g.d), .suffix = type, .fc = {.wide = pair},
+                                      .buffers = {&t[7], &t[3], &delta}, .count = 3}, &g, 1, g.H, 2);
   const bool four = wide(&t[3], 4, g.d);
   if (status == US_OK) {
     status = launch_tiles((struct call){.kernel = sized(dq, g.d), .suffix = type, .fc = {.wide = four},

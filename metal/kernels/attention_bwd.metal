@@ -2,19 +2,29 @@
 // dV = P^T dO, dS = P * (dO V^T - delta) * score', dQ = dS K, dK = dS^T Q. One pass has tiles of queries and adds dq, one
 // has tiles of keys and adds dk and dv over the query heads of its kv head: each result has one writer, in a fixed order.
 
-// delta[h,n] = sum over d of d_out * out; a simdgroup a row
-template <typename T>
+// delta[h,n] = sum over d of d_out * out: the diagonal of a product of tiles, so that it is summed in the order of
+// dO V^T and cancels exactly where a query sees one key only.
+template <typename T, uint D>
 kernel void attention_delta(device const T* out [[buffer(0)]], device const T* d_out [[buffer(1)]],
                             device float* delta [[buffer(2)]], constant AttnArgs& g [[buffer(3)]],
-                            uint group [[threadgroup_position_in_grid]], TEAM) {
-    const ulong row = ulong(group) * nsg + sg;
-    if (row >= ulong(g.N) * g.H) return;
-    float s = 0.0f;
-    for (uint c = lane; c < g.d; c += 32) s = fma(float(out[row * g.d + c]), float(d_out[row * g.d + c]), s);
-    s = simd_sum(s);
-    if (lane == 0) delta[row % g.H * g.N + row / g.H] = s;
+                            uint2 group [[threadgroup_position_in_grid]], uint tid [[thread_index_in_threadgroup]],
+                            uint lane [[thread_index_in_simdgroup]], uint sg [[simdgroup_index_in_threadgroup]]) {
+    constexpr uint BQ = ATTN_ROWS(D * sizeof(T)), LD = D + 16 / sizeof(T);
+    threadgroup float4 room[2 * BQ * LD * sizeof(T) / 16];
+    threadgroup float products[BQ][8];
+    threadgroup T *os = (threadgroup T*)room, *ds = os + BQ * LD;
+    const uint first = group.x * BQ, h = group.y, n = first + sg * 8 + lane;
+    load_rows<T, BQ, D>(os, out, first, g.N, g.H, h, g.d, tid, BQ * 4);
+    load_rows<T, BQ, D>(ds, d_out, first, g.N, g.H, h, g.d, tid, BQ * 4);
+    threadgroup_barrier(mem_flags::mem_threadgroup);
+    rows_by_rows<T, 8, D>(products[sg * 8], ds + sg * 8 * LD, os + sg * 8 * LD);
+    simdgroup_barrier(mem_flags::mem_threadgroup);
+    if (lane < 8 && n < g.N) delta[ulong(h) * g.N + n] = products[sg * 8 + lane][lane];
 }
-FOR_FLOATS(attention_delta)
+ATTENTION(attention_delta, 32)
+ATTENTION(attention_delta, 64)
+ATTENTION(attention_delta, 128)
+ATTENTION(attention_delta, 256)
 
 // Writes the eight rows of a simdgroup's accumulator, by way of threadgroup memory, to p [N,heads,d].
 template <typename T, uint D>

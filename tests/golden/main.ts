@@ -8,6 +8,7 @@
  */
 import process from "node:process";
 import { join } from "node:path";
+import { candidate as metal } from "../../metal/mod.ts";
 import type { Backend } from "../../src/core/backend.ts";
 import { createWasmBackend } from "../../wasm/mod.ts";
 import { ReferenceBackend } from "../reference/mod.ts";
@@ -26,15 +27,19 @@ interface Flags {
 const OPEN: Readonly<Record<string, () => Backend | Promise<Backend>>> = {
   reference: () => new ReferenceBackend(),
   wasm: () => createWasmBackend(),
+  metal: () => metal.open({ actDtype: "f32" }),
 };
+/** Those that run anywhere. */
+const USUAL = ["reference", "wasm"];
 
 const BOUNDS: Readonly<Record<string, Bounds>> = {
   reference: { logits: 1e-6, grads: 5e-6, curve: 5e-5, final: 5e-4 },
   wasm: { logits: 1e-5, grads: 5e-5, curve: 2e-4, final: 1e-3 },
+  metal: { logits: 1e-5, grads: 5e-5, curve: 2e-4, final: 1e-3 },
 };
 
 function readFlags(args: string[]): Flags {
-  const flags: Flags = { dir: "", backends: Object.keys(OPEN) };
+  const flags: Flags = { dir: "", backends: USUAL };
   for (let i = 0; i < args.length; i++) {
     if (args[i] === "--model") flags.model = args[++i];
     else if (args[i] === "--case") flags.only = args[++i];
