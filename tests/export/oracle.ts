@@ -21,6 +21,8 @@ export interface Question {
   readonly lora?: string;
   readonly texts?: readonly string[];
   readonly ids?: readonly (readonly number[])[];
+  /** Only the distribution after the last id of each list. */
+  readonly last?: boolean;
   readonly greedy?: { readonly ids: readonly number[]; readonly max: number };
 }
 
@@ -29,7 +31,7 @@ export interface Answer {
   /** Ids of each text, special tokens in the text recognised, no BOS added. */
   readonly tokens: readonly (readonly number[])[];
   readonly ends: { readonly bos: number | null; readonly eos: number | null; readonly addBos: boolean };
-  /** By list of ids: probabilities after each id, f32 [N,V]. */
+  /** By list of ids: probabilities after each id, f32 [N,V], or [1,V] with `last`. */
   readonly probabilities: readonly Float32Array[];
   /** Greedy continuation, the end of generation included. */
   readonly answer: readonly number[] | null;

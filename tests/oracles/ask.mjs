@@ -1,6 +1,6 @@
 /**
  * Asks llama.cpp: node ask.mjs JOBS.json. Each job names a GGUF and gives texts to tokenise and ids to evaluate; the
- * answers go to the job's `out`: tokens.json, and one .f32 file per list of ids with the distribution after each id.
+ * answers go to the job's `out`: tokens.json, and one .f32 file per list of ids with the distribution after each id (after the last one only, with `last`).
  * The model is loaded on the CPU from llama.cpp's own build; nothing of this project is used here.
  */
 import { readFileSync, writeFileSync } from "node:fs";
@@ -9,7 +9,7 @@ import { getLlama, LlamaLogLevel } from "node-llama-cpp";
 
 const jobs = JSON.parse(readFileSync(process.argv[2], "utf8"));
 const llama = await getLlama({ gpu: false, build: "never", logLevel: LlamaLogLevel.error });
-for (const { gguf, lora, out, texts = [], ids = [], greedy = null } of jobs) {
+for (const { gguf, lora, out, texts = [], ids = [], last = false, greedy = null } of jobs) {
   const vocabOnly = ids.length === 0 && greedy === null;
   const model = await llama.loadModel({ modelPath: gguf, vocabOnly });
   const tokens = texts.map((t) => model.tokenize(t, true));
@@ -28,25 +28,26 @@ for (const { gguf, lora, out, texts = [], ids = [], greedy = null } of jobs) {
     flashAttention: false,
     ...(lora ? { lora: { adapters: [{ filePath: lora, scale: 1 }] } } : {}),
   });
+  const sequence = context.getSequence();
   for (const [n, list] of ids.entries()) {
-    const sequence = context.getSequence();
+    await sequence.clearHistory();
     const ask = { generateNext: { probabilities: true, options: { temperature: 0 } } };
-    const answers = await sequence.controlledEvaluate(list.map((id) => [id, ask]));
+    const wanted = (i) => !last || i === list.length - 1;
+    const input = list.map((id, i) => wanted(i) ? [id, ask] : id);
+    const answers = (await sequence.controlledEvaluate(input)).filter((_, i) => wanted(i));
     const vocab = answers.at(-1).next.probabilities.size;
-    const p = new Float32Array(list.length * vocab);
+    const p = new Float32Array(answers.length * vocab);
     answers.forEach((a, i) => a.next.probabilities.forEach((value, id) => p[i * vocab + id] = value));
     writeFileSync(join(out, `${n}.f32`), p);
-    sequence.dispose();
   }
   let answer = null;
   if (greedy) {
-    const sequence = context.getSequence();
+    await sequence.clearHistory();
     answer = [];
     for await (const id of sequence.evaluate(greedy.ids, { temperature: 0, yieldEogToken: true })) {
       answer.push(id);
       if (model.isEogToken(id) || answer.length >= greedy.max) break;
     }
-    sequence.dispose();
   }
   const stopped = answer !== null && model.isEogToken(answer.at(-1));
   writeFileSync(join(out, "answer.json"), JSON.stringify({ tokens, ends, answer, stopped }));
