@@ -114,6 +114,11 @@ interface Access {
   open(commit: string, file: string): Promise<Blob>;
 }
 
+/** fetch that the caller's signal ends. The cast: Bun's types want a `preconnect` on it that nothing here calls. */
+function abortable(signal: AbortSignal): typeof fetch {
+  return ((input: RequestInfo | URL, init?: RequestInit) => fetch(input, { ...init, signal })) as typeof fetch;
+}
+
 async function connect(kind: RepoKind, name: string, o: HubOptions): Promise<Access> {
   const hub = await import("@huggingface/hub");
   const token = o.token ?? process.env.HF_TOKEN ?? process.env.HUGGING_FACE_HUB_TOKEN;
@@ -122,7 +127,7 @@ async function connect(kind: RepoKind, name: string, o: HubOptions): Promise<Acc
   const access = {
     ...(token ? { accessToken: token } : {}),
     ...(endpoint ? { hubUrl: endpoint.replace(/\/$/, "") } : {}),
-    ...(signal ? { fetch: (input: RequestInfo | URL, init?: RequestInit) => fetch(input, { ...init, signal }) } : {}),
+    ...(signal ? { fetch: abortable(signal) } : {}),
   };
   const repo = { type: kind, name };
   const asked = <T>(what: () => Promise<T>) => explained(kind, name, token !== undefined, what);

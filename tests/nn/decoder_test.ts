@@ -35,7 +35,10 @@ class Rig {
   readonly arena: Arena;
   readonly #seed: Tensor;
 
-  constructor(readonly model: Model) {
+  readonly model: Model;
+
+  constructor(model: Model) {
+    this.model = model;
     this.arena = new Arena(model.be, 1 << 24);
     this.#seed = this.#ints(Int32Array.of(3, 4));
   }

@@ -25,8 +25,11 @@ export class Lab {
   readonly pos: Tensor;
   readonly seed: Tensor;
 
+  readonly lengths: readonly number[];
+
   /** @param lengths tokens of each sequence */
-  constructor(readonly lengths: readonly number[], seed = 1) {
+  constructor(lengths: readonly number[], seed = 1) {
+    this.lengths = lengths;
     this.#random = new Random(seed);
     let at = 0;
     this.cu = this.ints([0, ...lengths.map((n) => at += n)]);
