@@ -42,7 +42,18 @@ const TRAIN_RULES: readonly Rule[] = [
       ? "Cannot use --loftq_config: LoftQ needs init_lora_weights, which unsloth-cli.py cannot set either; leave it out"
       : null,
   (c) =>
-    c.adaptive_rank ? "Cannot use --adaptive_rank: it is not built yet; --r and --layers choose ranks by hand" : null,
+    c.adaptive_rank && c.optim !== "adamw_torch"
+      ? `Cannot use --adaptive_rank with --optim ${c.optim}: ranks are judged by the f32 moments of adamw_torch`
+      : null,
+  (c) =>
+    c.adaptive_rank && c.early_stopping_patience > 0
+      ? "Cannot use --adaptive_rank with --early_stopping_patience: the best adapter may have ranks that are gone"
+      : null,
+  (c) =>
+    c.adaptive_rank && (c.adaptive_rank_target ?? 1) > c.r
+      ? `Cannot use --adaptive_rank_target ${c.adaptive_rank_target}: it must not be over --r ${c.r}`
+      : null,
+  needs("adaptive_rank_target", "--adaptive_rank", (c) => c.adaptive_rank),
   (c) =>
     c.save_method === "merged_4bit" && c.save_model
       ? "Cannot use --save_method merged_4bit: merged safetensors are 16-bit here; --save_gguf --quantization q4_0 is 4-bit"

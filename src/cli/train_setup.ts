@@ -73,6 +73,7 @@ export async function setUp({ config, given }: Settings, be: Backend, context: C
   const run = {
     ...{ ...rows, feed, optim: optimOptions(config, steps), smoothing: config.label_smoothing_factor },
     ...{ evalBatchSize: config.per_device_eval_batch_size, evalEvery: config.eval_steps },
+    adaptiveRank: config.adaptive_rank ? config.adaptive_rank_target ?? Math.max(1, config.r / 2) : null,
     ...{ patience: config.early_stopping_patience, logEvery: config.logging_steps, dir: config.output_dir },
     ...{ saveEvery: config.save_steps, keep: config.save_total_limit, resume: config.resume },
     ...{ tensorboard: config.report_to === "tensorboard", settings: fingerprint(config, found, data.counts, steps) },
@@ -235,7 +236,7 @@ function fingerprint(c: Config, found: FoundModel, counts: Counts, steps: number
     ...["use_dora", "random_state", "per_device_train_batch_size", "gradient_accumulation_steps", "learning_rate"],
     ...["warmup_steps", "lr_scheduler_type", "optim", "weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon"],
     ...["max_grad_norm", "label_smoothing_factor", "seed", "packing", "group_by_length", "train_on_inputs"],
-    ...["response_turns", "chat_template", "eval_split"],
+    ...["response_turns", "chat_template", "eval_split", "adaptive_rank", "adaptive_rank_target"],
   ] as const;
   const same = Object.fromEntries(names.map((n) => [n, c[n]]));
   return { model: found.name, rows: counts.rows, tokens: counts.tokens, trained: counts.trainedTokens, steps, ...same };

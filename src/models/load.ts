@@ -5,7 +5,7 @@
  */
 import type { Backend } from "../core/backend.ts";
 import { bytesOf, type DType } from "../core/dtype.ts";
-import { FormatError } from "../core/errors.ts";
+import { ConfigError, FormatError } from "../core/errors.ts";
 import { numel, slice, type Tensor } from "../core/tensor.ts";
 import type { FloatTensor } from "../formats/adapter.ts";
 import { usableType } from "../formats/stored.ts";
@@ -43,6 +43,8 @@ export interface Model {
   readonly plan: TrainPlan;
   readonly lora: LoraOptions | null;
   readonly checkpoint: boolean;
+  /** PiSSA's A and B as they were at the start, by parameter name: what the frozen weights lack. Else empty. */
+  readonly first: ReadonlyMap<string, FloatTensor>;
   /** Frozen tensors by our names, where they lie on the device. */
   readonly weights: ReadonlyMap<string, Tensor>;
   /** Trained tensors by name, read from the device. */
@@ -73,12 +75,13 @@ export function planTraining(source: ModelSource, o: Pick<LoadOptions, "lora" | 
 export function placeWeights(
   source: ModelSource,
   plan: TrainPlan,
-  be: Pick<Backend, "supports">,
+  be: Pick<Backend, "supports" | "actDtype">,
 ): { places: Placement[]; bytes: number } {
   let at = 0;
   const places = plan.full ? [] : source.tensors.map((tensor) => {
     const own = usableType(tensor.stored);
-    const dtype: DType = tensor.shape.length > 1 && be.supports(own) ? own : "f32";
+    const read = plan.rewritten.has(moduleOf(tensor.hf)) ? be.actDtype : be.supports(own) ? own : "f32";
+    const dtype: DType = tensor.shape.length > 1 ? read : "f32";
     const place = { tensor, dtype, byteOffset: at };
     const bytes = tensor.shape.slice(0, -1).reduce((a, b) => a * b, 1) * bytesOf(dtype, tensor.shape.at(-1)!);
     at += Math.ceil(bytes / ALIGN) * ALIGN;
@@ -114,18 +117,40 @@ export async function loadModel(source: ModelSource, o: LoadOptions): Promise<Mo
     checkpoint,
     maxLength: o.maxLength,
   });
-  if (o.lora && params) await startAdapters({ source, be, plan, params, weights, options: o.lora });
+  const lora = o.lora ?? null;
+  const first = lora && params ? await startAdapters({ source, be, plan, params, weights, options: lora }) : new Map();
+  return assemble({ source, be, decoder, params, plan, lora, weights, checkpoint, first });
+}
+
+/** What a model is made of; the rest follows. All frozen weights lie in one slab. */
+function assemble(parts: Omit<Model, "config" | "trained" | "setTrained" | "close">): Model {
+  const { source, be, decoder, params, weights } = parts;
   const close = () => {
     decoder.close();
     params?.close();
-    if (handle) be.free(handle);
+    for (const handle of new Set(Array.from(weights.values(), (t) => t.handle))) be.free(handle);
   };
   const trained = () => downloadAll(be, params);
   const setTrained = (t: ReadonlyMap<string, FloatTensor>) => uploadAll(be, params, t);
-  return {
-    ...{ source, config: source.config, be, decoder, params, plan, lora: o.lora ?? null, weights, checkpoint },
-    ...{ trained, setTrained, close },
-  };
+  return { ...parts, config: source.config, trained, setTrained, close };
+}
+
+/**
+ * The same frozen weights under other adapters, whose values are unset: the old ones are given back, and the old model
+ * must not be used again.
+ * @throws {ConfigError} when the settings do not fit the model
+ */
+export function readapt(model: Model, lora: LoraOptions): Model {
+  const { source, be, config, weights, checkpoint } = model;
+  if (model.first.size) throw new ConfigError("Cannot change adapters: PiSSA has rewritten the frozen weights");
+  const plan = planLora(config, source.tensors, lora);
+  model.decoder.close();
+  model.params?.close();
+  const params = new Params(be, plan.specs), { adapters } = plan;
+  const decoder = new Decoder({
+    ...{ be, config, weights, params, moduleName: moduleNames(source), adapters, checkpoint, maxLength: config.maxPos },
+  });
+  return assemble({ source, be, decoder, params, plan, lora, weights, checkpoint, first: new Map() });
 }
 
 /** Our names to transformers' modules. */

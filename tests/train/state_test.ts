@@ -25,6 +25,7 @@ function at(step: number): Checkpoint {
     seconds: 1.5,
     best: null,
     worse: 0,
+    ranks: null,
   };
   return {
     state: { ...state, settings: { seed: 7, rows: 20 } },
