@@ -64,6 +64,9 @@ const LORA = {
   use_rslora: { kind: "flag", default: false, unsloth: true, help: "The scale is alpha / sqrt(r)." },
   use_dora: { kind: "flag", default: false, unsloth: true, help: "Weight-decomposed LoRA." },
   loftq_config: { kind: "text", default: null, unsloth: true, help: "LoftQ initialisation." },
+  full_finetuning: { kind: "flag", default: false, help: "Train every weight in f32 instead of adapters." },
+  loraplus_lr_ratio: { kind: "number", default: null, range: [0.01, 1e3],
+    help: "Learning rate of B over that of A (LoRA+); None: 1." },
   adaptive_rank: { kind: "flag", default: false, help: "Lower the rank of layers that learn little, in three cuts." },
   adaptive_rank_target: { kind: "number", default: null, range: [1, 1024],
     help: "Average rank --adaptive_rank comes down to; None: half of --r." },
@@ -96,6 +99,7 @@ const TRAINING = {
   adam_epsilon: { kind: "number", default: 1e-8, range: [0, 1], help: "AdamW's epsilon." },
   max_grad_norm: { kind: "number", default: 1, range: [0, 1e9], help: "Clip the global gradient norm; 0: off." },
   label_smoothing_factor: { kind: "number", default: 0, range: [0, 0.99], help: "Label smoothing." },
+  neftune_noise_alpha: { kind: "number", default: null, range: [0, 1e3], help: "Noise on the embeddings (NEFTune); None: none." },
   seed: { kind: "int", default: 3407, range: [0, 2 ** 53 - 1], unsloth: true, on: ["train", "chat"],
     help: "Seed of the data order and dropout (train), of the sampling (chat)." },
 } as const satisfies Group;

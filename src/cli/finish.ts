@@ -21,8 +21,11 @@ export async function finishRun(
 ): Promise<number> {
   const { terminal, program } = context, { source, tokenizer } = setup;
   const trained = await trainedPart(model);
-  if (trained.kind === "adapter") await writePeft(config.output_dir, trained.adapter);
-  terminal.out(`Saved final weights to ${join(config.output_dir, "adapter_model.safetensors")}.`);
+  const input = { source, tokenizer, trained, backend: model.be, model };
+  if (trained.kind === "adapter") {
+    await writePeft(config.output_dir, trained.adapter);
+    terminal.out(`Saved final weights to ${join(config.output_dir, "adapter_model.safetensors")}.`);
+  } else await exportTo(input, ["merged_16bit"], { ...config, save_path: config.output_dir }, context);
   showCurve(config, setup, context);
   const first = figures.evaluations[0], last = figures.evaluations.at(-1);
   if (first && last && first !== last) {
@@ -32,7 +35,6 @@ export async function finishRun(
     `${count(figures.steps)} steps, ${count(figures.trainedTokens)} trained tokens in ${duration(figures.seconds)}; ` +
       `peak memory ${bytesText(figures.peakBytes)}; loss curve in ${join(config.output_dir, "loss.svg")}`,
   );
-  const input = { source, tokenizer, trained, backend: model.be, model };
   const files = await exportTo(input, trainFormats(config), config, context);
   await push(files, config, context);
   const result = files.find((f) => f.format === "gguf")?.path ?? config.output_dir;

@@ -28,7 +28,8 @@ export function showPlan(s: TrainSetup, config: Config, be: Backend, terminal: T
         `will be truncated to ${config.max_seq_length}. Consider pre-splitting your data to save memory.`,
     );
   }
-  const total = s.source.tensors.reduce((n, t) => n + t.shape.reduce((a, b) => a * b, 1), 0) + memory.trained;
+  const base = s.source.tensors.reduce((n, t) => n + t.shape.reduce((a, b) => a * b, 1), 0);
+  const total = s.lora ? base + memory.trained : base;
   const share = (100 * memory.trained / total).toFixed(3);
   terminal.out(
     `Trainable parameters: ${share}% (${(memory.trained / 1e6).toFixed(3)}M/${(total / 1e6).toFixed(3)}M)`,

@@ -53,6 +53,19 @@ const TRAIN_RULES: readonly Rule[] = [
     c.adaptive_rank && (c.adaptive_rank_target ?? 1) > c.r
       ? `Cannot use --adaptive_rank_target ${c.adaptive_rank_target}: it must not be over --r ${c.r}`
       : null,
+  ...([
+    "r",
+    "lora_alpha",
+    "lora_dropout",
+    "bias",
+    "target_modules",
+    "layers",
+    "use_rslora",
+    "use_dora",
+    "adaptive_rank",
+    "loraplus_lr_ratio",
+    "random_state",
+  ] as const).map((name) => needs(name, "adapters (--no_full_finetuning)", (c) => !c.full_finetuning)),
   needs("adaptive_rank_target", "--adaptive_rank", (c) => c.adaptive_rank),
   (c) =>
     c.save_method === "merged_4bit" && c.save_model

@@ -36,7 +36,8 @@ export interface TrainSetup {
   readonly counts: Counts;
   /** Sentences to print about the data. */
   readonly notes: readonly string[];
-  readonly lora: LoraOptions;
+  /** null: full fine-tuning. */
+  readonly lora: LoraOptions | null;
   /** The run but for the loaded model. */
   readonly run: Omit<TrainRun, "model">;
   readonly stepsPerEpoch: number;
@@ -57,7 +58,7 @@ export async function setUp({ config, given }: Settings, be: Backend, context: C
     throw new ConfigError(`Cannot use --bias ${config.bias}: the model has no biases`);
   }
   const data = await loadData(config, tokenizer, source, context);
-  const lora = loraOptions(config, source, found.name);
+  const lora = config.full_finetuning ? null : loraOptions(config, source, found.name);
   const rows = { rows: data.rows, heldOut: data.heldOut };
   const feed = {
     batchSize: config.per_device_train_batch_size,
@@ -72,6 +73,7 @@ export async function setUp({ config, given }: Settings, be: Backend, context: C
     : Math.max(1, Math.ceil(config.num_train_epochs * perEpoch));
   const run = {
     ...{ ...rows, feed, optim: optimOptions(config, steps), smoothing: config.label_smoothing_factor },
+    ...(config.neftune_noise_alpha === null ? {} : { neftune: config.neftune_noise_alpha }),
     ...{ evalBatchSize: config.per_device_eval_batch_size, evalEvery: config.eval_steps },
     adaptiveRank: config.adaptive_rank ? config.adaptive_rank_target ?? Math.max(1, config.r / 2) : null,
     ...{ patience: config.early_stopping_patience, logEvery: config.logging_steps, dir: config.output_dir },
@@ -226,6 +228,7 @@ function optimOptions(c: Config, totalSteps: number): OptimOptions {
     schedule: c.lr_scheduler_type,
     warmupSteps: c.warmup_steps,
     totalSteps,
+    ...(c.loraplus_lr_ratio === null ? {} : { loraPlusRatio: c.loraplus_lr_ratio }),
   };
 }
 
@@ -237,9 +240,15 @@ function fingerprint(c: Config, found: FoundModel, counts: Counts, steps: number
     ...["warmup_steps", "lr_scheduler_type", "optim", "weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon"],
     ...["max_grad_norm", "label_smoothing_factor", "seed", "packing", "group_by_length", "train_on_inputs"],
     ...["response_turns", "chat_template", "eval_split", "adaptive_rank", "adaptive_rank_target"],
+    ...["full_finetuning", "loraplus_lr_ratio", "neftune_noise_alpha"],
   ] as const;
   const same = Object.fromEntries(names.map((n) => [n, c[n]]));
   return { model: found.name, rows: counts.rows, tokens: counts.tokens, trained: counts.trainedTokens, steps, ...same };
+}
+
+/** What loading and planning call full fine-tuning, or adapters. */
+export function trainedBy(lora: LoraOptions | null): { full: true } | { lora: LoraOptions } {
+  return lora ? { lora } : { full: true };
 }
 
 type Planned = Pick<TrainSetup, "checkpoint" | "memory">;
@@ -252,11 +261,11 @@ function planCheckpointing(
   config: Config,
   source: ModelSource,
   be: Backend,
-  lora: LoraOptions,
+  lora: LoraOptions | null,
   run: Omit<TrainRun, "model">,
 ): Planned {
   const plan = (checkpoint: boolean): Planned => {
-    const memory = planMemory(source, be, { lora, checkpoint, pass: passOptions(run), optim: run.optim });
+    const memory = planMemory(source, be, { ...trainedBy(lora), checkpoint, pass: passOptions(run), optim: run.optim });
     return { checkpoint, memory };
   };
   const { limit, active } = be.memory(), wanted = config.use_gradient_checkpointing;

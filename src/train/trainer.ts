@@ -41,6 +41,8 @@ export interface TrainRun {
   readonly feed: FeedOptions;
   readonly optim: OptimOptions;
   readonly smoothing: number;
+  /** NEFTune's alpha; absent or 0: no noise. */
+  readonly neftune?: number;
   /** Average rank to come down to in three cuts between 30 and 60 % of the steps (adaptive_rank.ts); absent: ranks stay. */
   readonly adaptiveRank?: number | null;
   /** Rows a batch of the evaluation. */
@@ -98,7 +100,7 @@ export interface TrainResult {
 
 /** The pass that every batch of the run fits into. */
 export function passOptions(
-  run: Pick<TrainRun, "rows" | "heldOut" | "feed" | "evalBatchSize" | "smoothing">,
+  run: Pick<TrainRun, "rows" | "heldOut" | "feed" | "evalBatchSize" | "smoothing" | "neftune">,
 ): PassOptions {
   const train = bounds(run.rows, run.feed.batchSize, run.feed.packTo ?? null);
   const held = run.heldOut ? bounds(run.heldOut, run.evalBatchSize, null) : train;
@@ -107,6 +109,7 @@ export function passOptions(
     maxSequences: Math.max(train.sequences, held.sequences),
     maxLength: Math.max(train.length, held.length),
     smoothing: run.smoothing,
+    ...(run.neftune ? { neftune: run.neftune } : {}),
   };
 }
 

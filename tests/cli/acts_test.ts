@@ -2,6 +2,8 @@
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { openSafetensorsFolder } from "../../src/formats/safetensors.ts";
+import { readFloats } from "../../src/formats/stored.ts";
 import { readPeft } from "../../src/formats/peft.ts";
 import { instructions } from "../../tools/embedded/instructions.ts";
 import { tinyModel } from "../train/tiny_model.ts";
@@ -58,6 +60,8 @@ test.each([
   ["--adam_epsilon", "1e-2"],
   ["--max_grad_norm", "0.01"],
   ["--label_smoothing_factor", "0.2"],
+  ["--loraplus_lr_ratio", "4"],
+  ["--neftune_noise_alpha", "5"],
   ["--chat_template", "chatml"],
 ])("train %s %s changes what is learnt", async (...argv) => {
   expect(same((await train(...argv.filter((a) => a !== undefined))).adapter, base)).toBe(false);
@@ -93,6 +97,23 @@ test("--use_gradient_checkpointing changes the memory and not the result", async
   expect(activations(recomputed.run)).not.toBe(activations(kept.run));
   expect(recomputed.run.out.join("\n")).toContain("(recomputed in the backward)");
   expect(same(recomputed.adapter, kept.adapter)).toBe(true);
+});
+
+test("--full_finetuning trains every weight and saves the model itself", async () => {
+  const dir = at("full"),
+    run = await cli([
+      ...["train", "--model_name", tiny.model, "--dataset", at("data.jsonl"), "--output_dir", dir, "--max_steps", "3"],
+      ...["--full_finetuning", "--learning_rate", "1e-3", "--samples", "0", "--report_to", "none"],
+    ]);
+  expect(run.status, run.notes.join("\n")).toBe(0);
+  expect(run.out.join("\n")).toContain("Trainable parameters: 100.000%");
+  const [before, after] = [tiny.model, dir].map((d) => openSafetensorsFolder(d));
+  const name = "model.layers.0.input_layernorm.weight";
+  const [a, b] = [before, after].map((f) => readFloats(f.tensors.get(name)!));
+  expect(b).not.toEqual(a);
+  before.close();
+  after.close();
+  expect((await cli(["chat", dir, "--prompt", "Hi", "--max_tokens", "2"])).status).toBe(0);
 });
 
 test("--logging_steps sets how many lines there are", async () => {

@@ -12,7 +12,7 @@ import { runReport } from "../run_report.ts";
 import { answerSamples, type Sample, type SamplePrompt, samplePrompts, showSamples } from "../samples.ts";
 import type { Settings } from "../settings.ts";
 import { bytesText } from "../terminal.ts";
-import { setUp, type TrainSetup } from "../train_setup.ts";
+import { setUp, trainedBy, type TrainSetup } from "../train_setup.ts";
 import { checkExport, trainFormats } from "../export_plan.ts";
 
 /** Runs the command. */
@@ -53,7 +53,7 @@ async function trainAndSave(settings: Settings, setup: TrainSetup, be: Backend, 
   writeFileSync(join(config.output_dir, "config.yaml"), writeConfig(config, "train"));
   terminal.note("Loading pretrained model");
   let model = await loadModel(source, {
-    ...{ backend: be, lora, checkpoint, maxLength: setup.run.feed.packTo ?? config.max_seq_length },
+    ...{ backend: be, ...trainedBy(lora), checkpoint, maxLength: setup.run.feed.packTo ?? config.max_seq_length },
     note: (sentence) => terminal.note(sentence),
     onProgress: (done, total) =>
       terminal.status(done < total ? `Loading ${bytesText(done)} of ${bytesText(total)}` : ""),
