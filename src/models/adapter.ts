@@ -33,10 +33,14 @@ export interface TrainPlan {
   readonly copies: ReadonlyMap<string, string>;
   /** True when the model's own tensors are trained in place: there is no frozen copy. */
   readonly full: boolean;
+  /** Modules whose frozen weight is rewritten before training (PiSSA), so that it needs a dense type. */
+  readonly rewritten: ReadonlySet<string>;
 }
 
 /** Nothing is trained: inference. */
-export const FROZEN: TrainPlan = { specs: [], adapters: new Map(), copies: new Map(), full: false };
+export const FROZEN: TrainPlan = {
+  ...{ specs: [], adapters: new Map(), copies: new Map(), full: false, rewritten: new Set<string>() },
+};
 
 /** LoRA's usual targets: every linear of a block. */
 export function blockLinears(c: ModelConfig): string[] {
@@ -48,7 +52,13 @@ export function blockLinears(c: ModelConfig): string[] {
 /** Every tensor is trained. */
 export function planFull(tensors: readonly NamedTensor[]): TrainPlan {
   const specs = tensors.map((t) => ({ name: t.hf, shape: t.shape }));
-  return { specs, adapters: new Map(), copies: new Map(tensors.map((t) => [t.hf, t.hf])), full: true };
+  return {
+    specs,
+    adapters: new Map(),
+    copies: new Map(tensors.map((t) => [t.hf, t.hf])),
+    full: true,
+    rewritten: new Set(),
+  };
 }
 
 /** `model.layers.0.self_attn.q_proj` of `model.layers.0.self_attn.q_proj.weight`. */
@@ -78,7 +88,11 @@ export function planLora(c: ModelConfig, tensors: readonly NamedTensor[], o: Lor
   const copies = trainedCopies(c, tensors, o, adapters);
   const shapes = new Map(tensors.map((t) => [t.hf, t.shape]));
   for (const [name, tensor] of copies) specs.push({ name, shape: shapes.get(tensor)! });
-  return { specs, adapters, copies, full: false };
+  const rewritten = new Set(o.start === "pissa" ? adapters.keys() : []);
+  if (c.tied && rewritten.has("lm_head")) {
+    throw new ConfigError("Cannot start the adapter of 'lm_head' as 'pissa': its weight is the embedding's too");
+  }
+  return { specs, adapters, copies, full: false, rewritten };
 }
 
 /** Modules that can carry an adapter, with [outputs, inputs]. */

@@ -1,6 +1,7 @@
 /** A loaded model's trained tensors as an adapter in peft's naming, and back. @module */
 import type { Adapter, FloatTensor } from "../formats/adapter.ts";
 import { ConfigError, FormatError } from "../core/errors.ts";
+import type { LoraOptions } from "./adapter.ts";
 import type { Model } from "./load.ts";
 
 /**
@@ -11,12 +12,54 @@ export function peftName(param: string): string {
   return param.replace(".modules_to_save.", ".").replace(/\.lora_magnitude_vector\.weight$/, ".lora_magnitude_vector");
 }
 
-/** The trained tensors, read from the device. @throws {ConfigError} when the model carries no adapter */
+/**
+ * The trained tensors as an adapter to the weights as they lie in the file. After PiSSA those lack what the adapter started
+ * with, so its rank doubles: s·(B·A - B₀·A₀) = s·[B, -B₀]·[A; A₀] (peft, utils/save_and_load.py, subtract_mutated_init).
+ * @throws {ConfigError} when the model carries no adapter
+ */
 export async function readAdapter(model: Model): Promise<Adapter> {
   if (!model.lora) throw new ConfigError("Cannot read the adapter: the model was loaded without one");
-  const tensors = new Map<string, FloatTensor>();
-  for (const [name, t] of await model.trained()) tensors.set(peftName(name), t);
-  return { settings: model.lora, tensors };
+  const tensors = new Map<string, FloatTensor>(), { first } = model;
+  for (const [name, t] of await model.trained()) {
+    const start = first.get(name);
+    tensors.set(peftName(name), start ? (name.includes(".lora_A.") ? below(t, start) : beside(t, start)) : t);
+  }
+  return { settings: first.size ? doubled(model.lora) : model.lora, tensors };
+}
+
+function concat(a: Float32Array, b: Float32Array): Float32Array {
+  const out = new Float32Array(a.length + b.length);
+  out.set(a);
+  out.set(b, a.length);
+  return out;
+}
+
+/** [A; A₀]. */
+function below(a: FloatTensor, b: FloatTensor): FloatTensor {
+  return { shape: [2 * a.shape[0], a.shape[1]], values: concat(a.values, b.values) };
+}
+
+/** [B, -B₀]. */
+function beside(a: FloatTensor, b: FloatTensor): FloatTensor {
+  const [rows, rank] = a.shape, values = new Float32Array(2 * rows * rank);
+  for (let o = 0; o < rows; o++) {
+    for (let r = 0; r < rank; r++) {
+      values[o * 2 * rank + r] = a.values[o * rank + r];
+      values[o * 2 * rank + rank + r] = -b.values[o * rank + r];
+    }
+  }
+  return { shape: [rows, 2 * rank], values };
+}
+
+/** Twice the rank at the same scale. */
+function doubled(s: LoraOptions): LoraOptions {
+  const times = (m: Readonly<Record<string, number>>, f: number) =>
+    Object.fromEntries(Object.entries(m).map(([k, v]) => [k, v * f]));
+  const f = s.rslora ? Math.SQRT2 : 2;
+  return {
+    ...{ ...s, r: 2 * s.r, alpha: f * s.alpha, start: "default" },
+    ...{ rankPattern: times(s.rankPattern, 2), alphaPattern: times(s.alphaPattern, f) },
+  };
 }
 
 /** Sets the trained tensors from an adapter. @throws {FormatError} listing what is missing, unknown or misshapen */
