@@ -8,7 +8,7 @@ import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 
 const here = dirname(fileURLToPath(import.meta.url));
-const shim = join(here, "..", "shim");
+const shim = join(here, "msl");
 
 export function preprocess(file, clang = "clang++-19", extra = (process.env.MSL_PP ?? "").split(" ").filter(Boolean)) {
   return execFileSync(clang, ["-E", "-x", "c++", "-std=c++17", "-undef", "-D__METAL_VERSION__=310", "-D__METAL__=1",
@@ -187,7 +187,7 @@ export class Unit {
     for (const f of this.fconsts) put(f.at[0], f.at[1], `static ${f.type} ${f.name}; static unsigned char __defined_${f.name};`);
     for (const k of this.kernels) if (k.inst) put(k.at[0], k.at[1], "");
     for (const [a, b] of this.kattrs) put(a, b, "");
-    let out = '#include "msl_shim.h"\n#define is_function_constant_defined(n) (__defined_##n)\n';
+    let out = '#include "msl/msl.h"\n#define is_function_constant_defined(n) (__defined_##n)\n';
     this.toks.forEach((t, i) => { out += edit.has(i) ? edit.get(i) : t.s; });
     out += "\n# 1 \"<launch stubs>\"\nalignas(16) [[maybe_unused]] static char __unbound[4096];\n#undef device\n#undef constant\n#undef threadgroup\n#undef thread\n#undef kernel\n";
     out += "template <typename F, unsigned I> struct __param; template <typename R, typename A, typename... B, unsigned I> struct __param<R (*)(A, B...), I> : __param<R (*)(B...), I - 1> {};\n" +
@@ -200,15 +200,12 @@ export class Unit {
       k.params.forEach((p, i) => {
         const P = `typename __param<${F}, ${i}>::type`.replace("typename ", "");
         const a = Object.keys(p.attrs);
-        const key = a.find((x) => x in IDS || x in SCALARS || x === "buffer" || x === "threadgroup");
+        const key = a.find((x) => x in IDS || x in SCALARS || x === "buffer");
         if (!key) throw new Error(`${k.name}: parameter '${p.text}' has no binding this shim knows`);
         if (key === "buffer") {
           const slot = `L->buf[${p.attrs.buffer}]`;   // an optional T& may be unbound, but C++ assumes that it can be read
           args.push(`metal::__ref<${P}>::get(${p.attrs.function_constant ? `${slot} ? ${slot} : (void *)__unbound` : slot})`);
           if (!p.attrs.function_constant) info.push(`{metal::__ref<${P}>::size ? 'c' : 'b', ${p.attrs.buffer}, "${p.name}", metal::__ref<${P}>::size, metal::__ref<${P}>::align}`);
-        } else if (key === "threadgroup") {
-          args.push(`metal::__ref<${P}>::get(L->tg[${p.attrs.threadgroup}])`);
-          info.push(`{'t', ${p.attrs.threadgroup}, "${p.name}", 0, 0}`);
         } else if (key in IDS) args.push(`metal::__id3<__strip_const<${P}>::type>(I->${IDS[key]})`);
         else args.push(`(${P})I->${SCALARS[key]}`);
       });
@@ -230,5 +227,4 @@ if (process.argv[1] === fileURLToPath(import.meta.url)) {
   const [, , input, output, clang] = process.argv;
   const u = new Unit(preprocess(input, clang));
   writeFileSync(output, u.emit());
-  console.error(`${u.kernels.length} kernels: ${u.kernels.map((k) => k.name).join(" ")}`);
 }
