@@ -99,10 +99,11 @@ describe.each(VARIANTS)("with the $name instructions", async (v) => {
   test("the normal distribution is right to 3e-7 of 1, and in the left tail to the rounding of its exponent", () => {
     const x = samples(12), got = run("normalCdf", x);
     got.forEach((y, i) => expect(Math.abs(y - cdf(x[i])), `Φ(${x[i]})`).toBeLessThan(3e-7));
-    // x²/2 is rounded twice, to 6e-8 of itself, and e^(-x²/2) takes over that error times x²/2
+    // Φ(-1.4) = 0.08 is what is left of ½ + erf/2, which loses three bits; further out x²/2 is rounded twice,
+    // to 6e-8 of itself, and e^(-x²/2) takes over that error times x²/2
     const left = x.map((v) => -Math.abs(v));
     run("normalCdf", left).forEach((y, i) => {
-      const want = cdf(left[i]), bound = 3e-7 + 1.2e-7 * left[i] ** 2;
+      const want = cdf(left[i]), bound = 1e-6 + 1.2e-7 * left[i] ** 2;
       expect(Math.abs(y - want), `Φ(${left[i]})`).toBeLessThan(bound * want + 1e-38);
     });
   });
