@@ -23,6 +23,10 @@ export interface AdapterSettings {
   readonly dropout: number;
   /** Suffixes of module names, or one regular expression. */
   readonly targetModules: readonly string[] | string;
+  /** Only modules of these layers; absent: all. */
+  readonly layersToTransform?: readonly number[];
+  /** Suffixes of modules that are left out, or one regular expression; absent: none. */
+  readonly excludeModules?: readonly string[] | string;
   /** Rank by regular expression over the end of a module's name; the first that matches counts. */
   readonly rankPattern: Readonly<Record<string, number>>;
   readonly alphaPattern: Readonly<Record<string, number>>;

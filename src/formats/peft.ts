@@ -25,6 +25,9 @@ const REFUSED = [
   ...["velora_config", "monteclora_config"],
 ];
 
+/** Starts that leave the base weights as they are: an adapter saved from any other is for weights nobody has. */
+const PLAIN_STARTS: readonly unknown[] = [undefined, null, true, false, "gaussian", "orthogonal", "eva"];
+
 /** A file's JSON object. @throws {FormatError} when it is none */
 export function readJsonObject(path: string): Record<string, unknown> {
   let value: unknown;
@@ -52,12 +55,22 @@ export function parsePeftConfig(json: Record<string, unknown>, path: string = CO
   if (json.peft_type !== "LORA") throw new ConfigError(`Cannot use '${path}': peft_type ${json.peft_type} is not LORA`);
   const set = REFUSED.find((key) => isSet(json[key]));
   if (set) throw new ConfigError(`Cannot use '${path}': ${set} is set and not supported`);
+  if (!PLAIN_STARTS.includes(json.init_lora_weights)) {
+    throw new ConfigError(
+      `Cannot use '${path}': its adapter started as '${json.init_lora_weights}', which changed the base weights; save it in ` +
+        "peft with path_initial_model_for_weight_conversion",
+    );
+  }
   const { r, lora_alpha: alpha, target_modules: targets, bias = "none" } = json;
   if (typeof r !== "number" || !Number.isInteger(r) || r < 1) throw refuse(`r is ${r}`);
   if (typeof alpha !== "number") throw refuse(`lora_alpha is ${alpha}`);
   const listed = Array.isArray(targets) && targets.every((t) => typeof t === "string");
   if (!listed && typeof targets !== "string") throw refuse("target_modules is neither a list nor an expression");
   if (bias !== "none" && bias !== "all" && bias !== "lora_only") throw refuse(`bias is ${bias}`);
+  const layers = json.layers_to_transform, exclude = json.exclude_modules;
+  if (isSet(json.layers_pattern) && String(json.layers_pattern) !== "layers") {
+    throw new ConfigError(`Cannot use '${path}': layers_pattern '${json.layers_pattern}' is not supported`);
+  }
   const numbers = (key: string): Record<string, number> => {
     const value = json[key] ?? {};
     if (typeof value === "object" && Object.values(value!).every((v) => typeof v === "number")) {
@@ -72,6 +85,8 @@ export function parsePeftConfig(json: Record<string, unknown>, path: string = CO
     dora: json.use_dora === true,
     dropout: typeof json.lora_dropout === "number" ? json.lora_dropout : 0,
     targetModules: targets as string[] | string,
+    ...(layers === undefined || layers === null ? {} : { layersToTransform: [layers].flat() as number[] }),
+    ...(isSet(exclude) ? { excludeModules: exclude as string[] | string } : {}),
     rankPattern: numbers("rank_pattern"),
     alphaPattern: numbers("alpha_pattern"),
     modulesToSave: Array.isArray(json.modules_to_save) ? json.modules_to_save as string[] : [],
@@ -87,11 +102,12 @@ export function peftConfig(s: AdapterSettings): Record<string, unknown> {
     auto_mapping: null,
     base_model_name_or_path: s.baseModel,
     bias: s.bias,
+    exclude_modules: s.excludeModules ?? null,
     fan_in_fan_out: false,
     inference_mode: true,
     init_lora_weights: true,
     layers_pattern: null,
-    layers_to_transform: null,
+    layers_to_transform: s.layersToTransform ?? null,
     lora_alpha: s.alpha,
     lora_dropout: s.dropout,
     modules_to_save: s.modulesToSave.length ? s.modulesToSave : null,

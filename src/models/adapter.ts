@@ -15,10 +15,6 @@ export type LoraStart = "default" | "gaussian" | "pissa" | "loftq";
 
 /** peft's settings, and what it has beyond what an adapter file needs. */
 export interface LoraOptions extends AdapterSettings {
-  /** Only these layers; absent: all. */
-  readonly layersToTransform?: readonly number[];
-  /** Suffixes of modules that are left out, or one regular expression. */
-  readonly excludeModules?: readonly string[] | string;
   readonly start?: LoraStart;
   /** Seed of A's start. Default 3407, Unsloth's random_state. */
   readonly seed?: number;

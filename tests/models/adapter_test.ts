@@ -17,14 +17,8 @@ interface Recorded {
 const cases: Recorded[] = JSON.parse(readFileSync(new URL("../fixtures/targets.json", import.meta.url), "utf8"));
 
 /** Settings as adapter_config.json would hold them. */
-function options(lora: Record<string, unknown>): LoraOptions {
-  const settings = parsePeftConfig({ peft_type: "LORA", r: 2, lora_alpha: 4, ...lora });
-  return {
-    ...settings,
-    layersToTransform: lora.layers_to_transform as number[] | undefined,
-    excludeModules: lora.exclude_modules as string[] | string | undefined,
-  };
-}
+const options = (lora: Record<string, unknown>): LoraOptions =>
+  parsePeftConfig({ peft_type: "LORA", r: 2, lora_alpha: 4, ...lora });
 
 function plan(config: HfConfig, o: LoraOptions) {
   const family = familyOf(config), c = family.config(config);
