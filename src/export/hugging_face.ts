@@ -3,12 +3,11 @@
  * copied; what a GGUF never had (tokenizer.json, config.json) is made from its metadata.
  * @module
  */
-import { copyFileSync, existsSync, mkdirSync, readdirSync } from "node:fs";
+import { copyFileSync, existsSync, mkdirSync, readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { ConfigError } from "../core/errors.ts";
 import { encodeBf16, encodeFiniteHalves } from "../formats/float16.ts";
 import { writeWhole } from "../formats/new_file.ts";
-import { readJsonObject } from "../formats/peft.ts";
 import { type TensorToWrite, writeSafetensorsFolder } from "../formats/safetensors_write.ts";
 import type { Tokenizer } from "../tokenizer/mod.ts";
 import type { MergedModel, MergedTensor } from "./merge.ts";
@@ -63,24 +62,39 @@ function* encodeChunks(t: MergedTensor, dtype: FolderType): Generator<Uint8Array
   }
 }
 
-/** config.json with what the export changed: type, and a head taken apart. @throws {ConfigError} for a GGUF's own rope */
-export function configJson(model: MergedModel, dtype: FolderType): Record<string, unknown> {
+/**
+ * Fields that transformers takes as floats only, so that 30 must stand there as 30.0 (huggingface_hub's strict
+ * dataclasses refuse the whole config otherwise).
+ */
+const FLOATS =
+  /"(rope_theta|rope_local_base_freq|\w+_softcapping|\w*dropout|\w+_pdrop|\w+_eps|initializer_range|\w*factor|beta_\w+|mscale\w*)": (-?\d+)(?=[,\s}])/g;
+
+/** `key` set to `value` in a JSON object's text, everything else as it was written. */
+function setField(text: string, key: string, value: unknown): string {
+  const json = JSON.stringify(value);
+  const found = new RegExp(`"${key}"\\s*:\\s*("[^"]*"|[\\w.+-]+)`);
+  if (found.test(text)) return text.replace(found, `"${key}": ${json}`);
+  return text.replace("{", `{\n  "${key}": ${json},`);
+}
+
+/** config.json's text with what the export changed: type, and a head taken apart. */
+function configText(model: MergedModel, dtype: FolderType): string {
   const path = join(model.source.path, "config.json");
-  const json: Record<string, unknown> = existsSync(path) ? readJsonObject(path) : { ...model.hf };
-  const rope = (json.rope_scaling ?? {}) as { rope_type?: string };
-  if (rope.rope_type === "factors") {
+  const own = existsSync(path) ? readFileSync(path, "utf8") : configFromGguf(model);
+  const typed = setField(own, /"dtype"/.test(own) ? "dtype" : "torch_dtype", TORCH_NAMES[dtype]);
+  return setField(typed, "tie_word_embeddings", model.config.tied);
+}
+
+/** @throws {ConfigError} for rope settings that only a GGUF has */
+function configFromGguf({ hf }: MergedModel): string {
+  if ((hf.rope_scaling as { rope_type?: string } | undefined)?.rope_type === "factors") {
     throw new ConfigError(
       "Cannot write config.json: the GGUF keeps its rope scaling as factors, which transformers has no setting for; " +
         "export from the original folder",
     );
   }
-  const key = "dtype" in json ? "dtype" : "torch_dtype";
-  return {
-    architectures: [CLASSES[String(json.model_type)]],
-    ...json,
-    [key]: TORCH_NAMES[dtype],
-    tie_word_embeddings: model.config.tied,
-  };
+  const json = { architectures: [CLASSES[String(hf.model_type)]], ...hf };
+  return JSON.stringify(json, null, 2).replace(FLOATS, '"$1": $2.0') + "\n";
 }
 
 /** Writes text under a temporary name and renames it. */
@@ -115,7 +129,7 @@ async function writeTokenizer(dir: string, model: MergedModel, tokenizer: Tokeni
  */
 export async function writeModelFolder(dir: string, model: MergedModel, o: FolderOptions): Promise<string[]> {
   const dtype = o.dtype ?? typeOfFolder(model);
-  const config = configJson(model, dtype);
+  const config = configText(model, dtype);
   mkdirSync(dir, { recursive: true });
   const total = model.tensors.reduce((n, t) => n + t.shape.reduce((a, b) => a * b, 1), 0);
   let done = 0;
@@ -129,7 +143,7 @@ export async function writeModelFolder(dir: string, model: MergedModel, o: Folde
     },
   }));
   const names = await writeSafetensorsFolder(dir, tensors, o.shardBytes);
-  await writeText(join(dir, "config.json"), JSON.stringify(config, null, 2) + "\n");
+  await writeText(join(dir, "config.json"), config);
   await writeTokenizer(dir, model, o.tokenizer);
   return names;
 }

@@ -28,6 +28,7 @@ const SIZES = {
   rms_norm_eps: 1e-5,
   bos_token_id: 256,
   eos_token_id: 257,
+  pad_token_id: 257,
   tie_word_embeddings: true,
 };
 const LLAMA3 = {
