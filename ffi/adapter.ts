@@ -8,18 +8,8 @@ import { check } from "../src/core/check.ts";
 import { type Dense, type DType, DTYPES } from "../src/core/dtype.ts";
 import { BackendError, MemoryError, ShapeError } from "../src/core/errors.ts";
 import { byteLength, type Handle, type Tensor } from "../src/core/tensor.ts";
-import {
-  ABI_VERSION,
-  type Arg,
-  BASE,
-  OP_NAMES,
-  opEntry,
-  OPS,
-  type Signature,
-  STATUS,
-  STRUCTS,
-  symbolOf,
-} from "./abi.ts";
+import { ABI_VERSION, type Arg, OP_NAMES, opEntry, OPS, symbolOf } from "./abi.ts";
+import { BASE, type Signature, STATUS, STRUCTS } from "./abi_base.ts";
 import { type Functions, type Library, openLibrary } from "./library.ts";
 import { Packer } from "./pack.ts";
 

@@ -3,19 +3,8 @@
  * @module
  */
 import { writeFileSync } from "node:fs";
-import {
-  ABI_VERSION,
-  type Arg,
-  BASE,
-  type CType,
-  OP_NAMES,
-  opEntry,
-  OPS,
-  type Signature,
-  STATUS,
-  STRUCTS,
-  symbolOf,
-} from "./abi.ts";
+import { ABI_VERSION, type Arg, OP_NAMES, opEntry, OPS, symbolOf } from "./abi.ts";
+import { BASE, type CType, type Signature, STATUS, STRUCTS } from "./abi_base.ts";
 import { DTYPES } from "../src/core/dtype.ts";
 
 const HEAD = `// The C ABI that every native backend exports. Generated from ffi/abi.ts by ffi/header.ts: do not edit.

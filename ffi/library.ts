@@ -3,7 +3,7 @@
  * are typed arrays, whose memory no collector moves or frees during a call.
  * @module
  */
-import type { CType, Signature } from "./abi.ts";
+import type { CType, Signature } from "./abi_base.ts";
 
 /** C functions by name. */
 export type Table = Readonly<Record<string, Signature>>;

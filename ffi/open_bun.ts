@@ -1,5 +1,5 @@
 /** Bun's FFI behind `openLibrary`. @module */
-import type { CType } from "./abi.ts";
+import type { CType } from "./abi_base.ts";
 import type { Functions, Library, Table } from "./library.ts";
 
 /** The part of bun:ffi that is used. */

@@ -1,5 +1,5 @@
 /** Deno's FFI behind `openLibrary`. @module */
-import type { CType } from "./abi.ts";
+import type { CType } from "./abi_base.ts";
 import type { Functions, Library, Table } from "./library.ts";
 
 /** The part of Deno that is used: no Deno types are needed to check this file. */

@@ -1,5 +1,5 @@
 /** Node's FFI (node:ffi, 26.1 and later, marked experimental there) behind `openLibrary`. @module */
-import type { CType } from "./abi.ts";
+import type { CType } from "./abi_base.ts";
 import type { Functions, Library, Table } from "./library.ts";
 
 /** The part of node:ffi that is used. */

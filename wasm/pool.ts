@@ -5,7 +5,7 @@
  */
 import process from "node:process";
 import { Worker } from "node:worker_threads";
-import { STATUS } from "../ffi/abi.ts";
+import { STATUS } from "../ffi/abi_base.ts";
 import { BackendError } from "../src/core/errors.ts";
 import { CLOSED, CONTROL as C, program, SPINS, type WorkerData } from "./worker.ts";
 

@@ -1,7 +1,8 @@
 /** The ABI's three faces (header, declarations, TypeScript) held together. */
 import { readFileSync } from "node:fs";
 import { describe, expect, test } from "vitest";
-import { type Arg, BASE, layoutOf, OP_NAMES, OPS, type Signature, STRUCTS, symbolOf } from "../../ffi/abi.ts";
+import { type Arg, layoutOf, OP_NAMES, OPS, symbolOf } from "../../ffi/abi.ts";
+import { BASE, type Signature, STRUCTS } from "../../ffi/abi_base.ts";
 import { writeHeader, writeOpsHeader } from "../../ffi/header.ts";
 import { TYPES as BUN } from "../../ffi/open_bun.ts";
 import { TYPES as DENO } from "../../ffi/open_deno.ts";
