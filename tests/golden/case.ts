@@ -6,14 +6,18 @@ import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { basename, join } from "node:path";
 import type { Batch } from "../../src/data/types.ts";
 import type { Adapter } from "../../src/formats/adapter.ts";
-import { readPeft } from "../../src/formats/peft.ts";
+import { parsePeftConfig, readPeft } from "../../src/formats/peft.ts";
 import { openSafetensors, type Safetensors } from "../../src/formats/safetensors.ts";
 import { readFloats } from "../../src/formats/stored.ts";
+import type { LoraOptions, LoraStart } from "../../src/models/mod.ts";
 import type { OptimOptions } from "../../src/train/types.ts";
 
 /** case.json. */
 export interface Recipe {
   readonly full?: boolean;
+  /** An adapter that starts by peft's rule instead of from a file, with peft's settings. */
+  readonly start?: LoraStart;
+  readonly lora_config?: Record<string, unknown>;
   /** golden-real: the model's file name. */
   readonly model?: string;
   readonly prompts?: Readonly<Record<string, unknown>>;
@@ -35,7 +39,9 @@ export interface Case {
   readonly dir: string;
   readonly recipe: Recipe;
   readonly golden: Safetensors;
-  /** The adapter training starts from; null for full fine-tuning. */
+  /** What is adapted; null for full fine-tuning. */
+  readonly lora: LoraOptions | null;
+  /** The adapter training starts from; null for full fine-tuning and for starts by rule. */
   readonly adapter: Adapter | null;
 }
 
@@ -49,9 +55,15 @@ export function findCases(dir: string): string[] {
 /** Opens a case. */
 export function openCase(dir: string): Case {
   const recipe: Recipe = JSON.parse(readFileSync(join(dir, "case.json"), "utf8"));
-  const adapter = recipe.full ? null : readPeft(join(dir, "adapter"));
-  return { name: basename(dir), dir, recipe, golden: openSafetensors(join(dir, "golden.safetensors")), adapter };
+  const adapter = recipe.full || recipe.start ? null : readPeft(join(dir, "adapter"));
+  const lora = adapter ? adapter.settings : recipe.start ? startedBy(recipe.start, recipe.lora_config ?? {}) : null;
+  return { name: basename(dir), dir, recipe, golden: openSafetensors(join(dir, "golden.safetensors")), adapter, lora };
 }
+
+const startedBy = (start: LoraStart, config: Record<string, unknown>): LoraOptions => ({
+  ...parsePeftConfig({ peft_type: "LORA", ...config }),
+  start,
+});
 
 /** Values of a recorded tensor. */
 export function values(c: Case, name: string): Float32Array {
