@@ -24,7 +24,7 @@ const MODEL = {
   dtype: { kind: "text", default: null, choices: ["float32", "bfloat16", "float16"], unsloth: true,
     help: "Type of the activations; None: the backend's own (float32 on wasm)." },
   load_in_4bit: { kind: "flag", default: false, unsloth: true,
-    help: "Quantise the base to NF4 while loading. A GGUF that is already in 4-bit blocks needs no flag." },
+    help: "Quantise the base's linears to NF4 while loading (QLoRA). A GGUF in 4-bit blocks needs no flag." },
 } as const satisfies Group;
 
 // deno-fmt-ignore
@@ -63,13 +63,18 @@ const LORA = {
   layers: { kind: "text", default: null, help: "Layers that get adapters, as 0-3,8 or last:4; None: all." },
   use_rslora: { kind: "flag", default: false, unsloth: true, help: "The scale is alpha / sqrt(r)." },
   use_dora: { kind: "flag", default: false, unsloth: true, help: "Weight-decomposed LoRA." },
+  init_lora_weights: { kind: "text", default: "default", choices: ["default", "gaussian", "pissa", "loftq"],
+    help: "How adapters start: A random and B zero, or from singular vectors of the weights (pissa) or of what 4 bits " +
+      "lost (loftq)." },
   loftq_config: { kind: "text", default: null, unsloth: true, help: "LoftQ initialisation." },
   full_finetuning: { kind: "flag", default: false, help: "Train every weight in f32 instead of adapters." },
   loraplus_lr_ratio: { kind: "number", default: null, range: [0.01, 1e3],
     help: "Learning rate of B over that of A (LoRA+); None: 1." },
-  adaptive_rank: { kind: "flag", default: false, help: "Lower the rank of layers that learn little, in three cuts." },
+  adaptive_rank: { kind: "flag", default: false, help: "Lower the rank of layers that learn little." },
   adaptive_rank_target: { kind: "number", default: null, range: [1, 1024],
     help: "Average rank --adaptive_rank comes down to; None: half of --r." },
+  adaptive_rank_interval: { kind: "int", default: null, range: [1, 1e6],
+    help: "Steps between two decisions of --adaptive_rank; None: a twentieth of the run." },
   random_state: { kind: "int", default: 3407, range: [0, 2 ** 53 - 1], unsloth: true,
     help: "Seed of the adapters' start." },
   use_gradient_checkpointing: { kind: "text", default: "unsloth", choices: ["unsloth", "true", "false"], unsloth: true,
@@ -99,7 +104,8 @@ const TRAINING = {
   adam_epsilon: { kind: "number", default: 1e-8, range: [0, 1], help: "AdamW's epsilon." },
   max_grad_norm: { kind: "number", default: 1, range: [0, 1e9], help: "Clip the global gradient norm; 0: off." },
   label_smoothing_factor: { kind: "number", default: 0, range: [0, 0.99], help: "Label smoothing." },
-  neftune_noise_alpha: { kind: "number", default: null, range: [0, 1e3], help: "Noise on the embeddings (NEFTune); None: none." },
+  neftune_noise_alpha: { kind: "number", default: null, range: [0, 1e3],
+    help: "Noise on the embeddings (NEFTune); None: none." },
   seed: { kind: "int", default: 3407, range: [0, 2 ** 53 - 1], unsloth: true, on: ["train", "chat"],
     help: "Seed of the data order and dropout (train), of the sampling (chat)." },
 } as const satisfies Group;

@@ -34,24 +34,21 @@ const TRAIN_RULES: readonly Rule[] = [
       ? null
       : `Cannot use --optim ${c.optim}: this build has ${OPTIMIZER_NAMES.join(", ")}`,
   (c) =>
-    c.load_in_4bit
-      ? "Cannot use --load_in_4bit: weights are not quantised at load here; a GGUF of type Q4_0 or Q4_1 is 4-bit as it lies"
-      : null,
-  (c) =>
     c.loftq_config !== null
-      ? "Cannot use --loftq_config: LoftQ needs init_lora_weights, which unsloth-cli.py cannot set either; leave it out"
+      ? "Cannot use --loftq_config: LoftQ is --init_lora_weights loftq with --load_in_4bit here, and has no settings"
       : null,
   (c) =>
-    c.adaptive_rank && c.optim !== "adamw_torch"
-      ? `Cannot use --adaptive_rank with --optim ${c.optim}: ranks are judged by the f32 moments of adamw_torch`
+    c.init_lora_weights === "loftq" && !c.load_in_4bit
+      ? "Cannot use --init_lora_weights loftq: it makes up for what --load_in_4bit takes, which is not set"
       : null,
   (c) =>
-    c.adaptive_rank && c.early_stopping_patience > 0
-      ? "Cannot use --adaptive_rank with --early_stopping_patience: the best adapter may have ranks that are gone"
+    c.init_lora_weights === "pissa" && c.adaptive_rank
+      ? "Cannot use --adaptive_rank with --init_lora_weights pissa: it rewrites the base for the ranks it starts with"
       : null,
+  needs("load_in_4bit", "adapters (--no_full_finetuning)", (c) => !(c.load_in_4bit && c.full_finetuning)),
   (c) =>
-    c.adaptive_rank && (c.adaptive_rank_target ?? 1) > c.r
-      ? `Cannot use --adaptive_rank_target ${c.adaptive_rank_target}: it must not be over --r ${c.r}`
+    c.adaptive_rank && (c.adaptive_rank_target ?? 1) >= c.r
+      ? `Cannot use --adaptive_rank: ranks of ${c.r} cannot come down to ${c.adaptive_rank_target ?? 1}; raise --r`
       : null,
   ...([
     "r",
@@ -63,10 +60,12 @@ const TRAIN_RULES: readonly Rule[] = [
     "use_rslora",
     "use_dora",
     "adaptive_rank",
+    "init_lora_weights",
     "loraplus_lr_ratio",
     "random_state",
   ] as const).map((name) => needs(name, "adapters (--no_full_finetuning)", (c) => !c.full_finetuning)),
   needs("adaptive_rank_target", "--adaptive_rank", (c) => c.adaptive_rank),
+  needs("adaptive_rank_interval", "--adaptive_rank", (c) => c.adaptive_rank),
   (c) =>
     c.save_method === "merged_4bit" && c.save_model
       ? "Cannot use --save_method merged_4bit: merged safetensors are 16-bit here; --save_gguf --quantization q4_0 is 4-bit"

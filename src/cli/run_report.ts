@@ -1,5 +1,5 @@
 /** What a run tells, as lines: log lines in Unsloth's shape, a progress bar with the time left where there is a screen. @module */
-import { evalLine, type TrainEvent, trainLine } from "../train/mod.ts";
+import { evalLine, type RankFigures, type TrainEvent, trainLine } from "../train/mod.ts";
 import { bar, duration, type Terminal } from "./terminal.ts";
 
 /** Steps the time left is judged by. */
@@ -35,7 +35,7 @@ export function runReport(terminal: Terminal): (event: TrainEvent) => void {
       case "saved":
         return terminal.out(`Iter ${e.step}: Saved checkpoint to ${e.path}.`);
       case "ranks":
-        return terminal.out(ranksLine(e.step, e.lowered));
+        return terminal.out(ranksLine(e.figures));
       case "early stop":
         return terminal.out(
           `Stopped early: no better held-out loss in ${e.stop.worse} evaluations; the best was ` +
@@ -45,12 +45,9 @@ export function runReport(terminal: Terminal): (event: TrainEvent) => void {
   };
 }
 
-/** `Iter 18: Ranks lowered, 4.884M to 4.070M adapter parameters; ranks 1 to 16, average 13.3` */
-function ranksLine(step: number, { ranks, before, after }: Lowered): string {
-  const all = [...ranks.values()], average = all.reduce((a, b) => a + b, 0) / all.length;
+/** `Iter 24: Adaptive rank 13.42 on average, 4 to 16; 4.090M of 4.884M adapter parameters stay` */
+function ranksLine({ step, mean, least, most, elements, of }: RankFigures): string {
   const millions = (n: number) => `${(n / 1e6).toFixed(3)}M`;
-  return `Iter ${step}: Ranks lowered, ${millions(before)} to ${millions(after)} adapter parameters; ` +
-    `ranks ${Math.min(...all)} to ${Math.max(...all)}, average ${average.toFixed(1)}`;
+  return `Iter ${step}: Adaptive rank ${mean.toFixed(2)} on average, ${least} to ${most}; ` +
+    `${millions(elements)} of ${millions(of)} adapter parameters stay`;
 }
-
-type Lowered = Extract<TrainEvent, { kind: "ranks" }>["lowered"];

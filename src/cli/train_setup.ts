@@ -15,7 +15,7 @@ import {
   type Rows,
   splitRows,
 } from "../data/mod.ts";
-import { blockLinears, type LoraOptions, type ModelSource, openModel } from "../models/mod.ts";
+import { blockLinears, type LoraOptions, type ModelSource, openModel, quantizeSource } from "../models/mod.ts";
 import { loadTokenizer, type Tokenizer, withTemplate } from "../tokenizer/mod.ts";
 import { passOptions, stepsPerEpoch, type TrainRun } from "../train/mod.ts";
 import { type MemoryPlan, planMemory } from "../train/plan.ts";
@@ -52,7 +52,7 @@ export async function setUp({ config, given }: Settings, be: Backend, context: C
   if (found.adapter) {
     throw new ConfigError(`Cannot train ${found.name}: it is an adapter; train its base, or go on with --resume`);
   }
-  const source = openModel(found.path), tokenizer = chooseTemplate(loadTokenizer(found.path), config);
+  const source = open(found.path, config), tokenizer = chooseTemplate(loadTokenizer(found.path), config);
   if (given.has("max_seq_length")) checkLength(config, source);
   if (config.bias !== "none" && !source.tensors.some((t) => t.hf.endsWith(".bias"))) {
     throw new ConfigError(`Cannot use --bias ${config.bias}: the model has no biases`);
@@ -75,7 +75,7 @@ export async function setUp({ config, given }: Settings, be: Backend, context: C
     ...{ ...rows, feed, optim: optimOptions(config, steps), smoothing: config.label_smoothing_factor },
     ...(config.neftune_noise_alpha === null ? {} : { neftune: config.neftune_noise_alpha }),
     ...{ evalBatchSize: config.per_device_eval_batch_size, evalEvery: config.eval_steps },
-    adaptiveRank: config.adaptive_rank ? config.adaptive_rank_target ?? Math.max(1, config.r / 2) : null,
+    adaptiveRank: adaptiveRank(config, source, lora, steps),
     ...{ patience: config.early_stopping_patience, logEvery: config.logging_steps, dir: config.output_dir },
     ...{ saveEvery: config.save_steps, keep: config.save_total_limit, resume: config.resume },
     ...{ tensorboard: config.report_to === "tensorboard", settings: fingerprint(config, found, data.counts, steps) },
@@ -83,6 +83,18 @@ export async function setUp({ config, given }: Settings, be: Backend, context: C
   };
   const { checkpoint, memory } = planCheckpointing(config, source, be, lora, run);
   return { found, source, tokenizer, ...data, lora, run, stepsPerEpoch: perEpoch, checkpoint, memory };
+}
+
+/** The model's files; with --load_in_4bit its linears are NF4 to all who read it. */
+function open(path: string, config: Config): ModelSource {
+  const exact = openModel(path);
+  if (!config.load_in_4bit) return exact;
+  const source = quantizeSource(exact);
+  if (source.tensors.some((t) => t.stored.dtype === "nf4")) return source;
+  exact.close();
+  throw new ConfigError(
+    `Cannot use --load_in_4bit: no linear of ${path} is in 16 or 32 bits with rows of whole blocks of 64`,
+  );
 }
 
 function chooseTemplate(tokenizer: Tokenizer, { chat_template: wanted }: Config): Tokenizer {
@@ -176,6 +188,7 @@ function loraOptions(config: Config, source: ModelSource, name: string): LoraOpt
     bias: config.bias,
     baseModel: name,
     seed: config.random_state,
+    start: config.init_lora_weights,
   };
 }
 
@@ -217,6 +230,21 @@ export function parseLayers(text: string | null, layers: number): number[] | nul
   return [...new Set(out)].sort((a, b) => a - b);
 }
 
+/** @throws {ConfigError} when the run is too short, or the adapters cannot be lowered so far */
+function adaptiveRank(
+  c: Config,
+  source: ModelSource,
+  lora: LoraOptions | null,
+  steps: number,
+): AdaptiveRankOptions | null {
+  if (!c.adaptive_rank || !lora) return null;
+  const every = c.adaptive_rank_interval ?? defaultInterval(steps);
+  const options = { target: c.adaptive_rank_target ?? Math.max(1, c.r / 2), every };
+  rankSchedule(every, steps);
+  checkAdaptiveRank(planTraining(source, { lora }).specs, options);
+  return options;
+}
+
 function optimOptions(c: Config, totalSteps: number): OptimOptions {
   return {
     name: c.optim,
@@ -240,7 +268,8 @@ function fingerprint(c: Config, found: FoundModel, counts: Counts, steps: number
     ...["warmup_steps", "lr_scheduler_type", "optim", "weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon"],
     ...["max_grad_norm", "label_smoothing_factor", "seed", "packing", "group_by_length", "train_on_inputs"],
     ...["response_turns", "chat_template", "eval_split", "adaptive_rank", "adaptive_rank_target"],
-    ...["full_finetuning", "loraplus_lr_ratio", "neftune_noise_alpha"],
+    ...["adaptive_rank_interval"],
+    ...["full_finetuning", "loraplus_lr_ratio", "neftune_noise_alpha", "init_lora_weights", "load_in_4bit"],
   ] as const;
   const same = Object.fromEntries(names.map((n) => [n, c[n]]));
   return { model: found.name, rows: counts.rows, tokens: counts.tokens, trained: counts.trainedTokens, steps, ...same };

@@ -61,6 +61,9 @@ test.each([
   ["--max_grad_norm", "0.01"],
   ["--label_smoothing_factor", "0.2"],
   ["--loraplus_lr_ratio", "4"],
+  ["--init_lora_weights", "gaussian"],
+  ["--init_lora_weights", "pissa"],
+  ["--load_in_4bit"],
   ["--neftune_noise_alpha", "5"],
   ["--chat_template", "chatml"],
 ])("train %s %s changes what is learnt", async (...argv) => {
@@ -97,6 +100,23 @@ test("--use_gradient_checkpointing changes the memory and not the result", async
   expect(activations(recomputed.run)).not.toBe(activations(kept.run));
   expect(recomputed.run.out.join("\n")).toContain("(recomputed in the backward)");
   expect(same(recomputed.adapter, kept.adapter)).toBe(true);
+});
+
+test("--load_in_4bit holds the linears as nf4, exports what was trained, and is refused where nothing can be quantised", async () => {
+  const weights = (run: Outcome) => Number(/weights ([\d.]+) kB/.exec(run.out.join("\n"))![1]);
+  const plain = await train(), quantised = await train("--load_in_4bit", "--save_gguf", "--save_path", at("four"));
+  expect(weights(quantised.run)).toBeLessThan(0.9 * weights(plain.run)); // the rows of down_proj alone hold whole blocks
+  expect(quantised.run.out.some((l) => l.startsWith("Compared with the trained model"))).toBe(true);
+  const again = await cli([
+    "train",
+    "--model_name",
+    at("four"),
+    "--dataset",
+    at("data.jsonl"),
+    "--load_in_4bit",
+    "--dry_run",
+  ]);
+  expect(again.notes.at(-1)).toContain("Cannot use --load_in_4bit: no linear of");
 });
 
 test("--full_finetuning trains every weight and saves the model itself", async () => {

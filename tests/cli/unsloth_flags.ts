@@ -30,7 +30,10 @@ export const UNSLOTH_FLAGS: Readonly<Record<string, FlagProof>> = {
     test: "what would fail at the end is refused before the beginning",
     note: "the backend's own type is taken, any other is refused by name",
   },
-  load_in_4bit: { refused: "weights are not quantised at load; a GGUF in 4-bit blocks is read as it lies" },
+  load_in_4bit: acts(
+    "--load_in_4bit holds the linears as nf4, exports what was trained, and is refused where nothing can be quantised",
+    "a GGUF in 4-bit blocks is read as it lies without it",
+  ),
   dataset: { file: HUB, test: PUSH, note: "local alpaca, sharegpt, messages, prompt and text files too" },
   r: acts(ADAPTER),
   lora_alpha: acts(ADAPTER),
@@ -42,7 +45,7 @@ export const UNSLOTH_FLAGS: Readonly<Record<string, FlagProof>> = {
   ),
   random_state: acts(CHANGES),
   use_rslora: acts(ADAPTER),
-  loftq_config: { refused: "LoftQ needs init_lora_weights, which unsloth-cli.py has no flag for either" },
+  loftq_config: { refused: "LoftQ is `--init_lora_weights loftq` with `--load_in_4bit` here" },
   use_dora: acts(ADAPTER),
   per_device_train_batch_size: acts(CHANGES),
   per_device_eval_batch_size: acts(

@@ -52,7 +52,7 @@ async function trainAndSave(settings: Settings, setup: TrainSetup, be: Backend, 
   const { config } = settings, { terminal, signal } = context, { source, tokenizer, lora, checkpoint } = setup;
   writeFileSync(join(config.output_dir, "config.yaml"), writeConfig(config, "train"));
   terminal.note("Loading pretrained model");
-  let model = await loadModel(source, {
+  const model = await loadModel(source, {
     ...{ backend: be, ...trainedBy(lora), checkpoint, maxLength: setup.run.feed.packTo ?? config.max_seq_length },
     note: (sentence) => terminal.note(sentence),
     onProgress: (done, total) =>
@@ -66,7 +66,6 @@ async function trainAndSave(settings: Settings, setup: TrainSetup, be: Backend, 
     }, { once: true });
     terminal.out(`Starting training..., iters: ${setup.run.optim.totalSteps}`);
     const result = await train({ ...setup.run, model, on: runReport(terminal) });
-    model = result.model;
     terminal.status("");
     if (result.ended === "interrupted") {
       terminal.out(`Stopped after step ${result.steps}; the same command with --resume goes on from there`);
