@@ -28,7 +28,8 @@ export function worstNorm(
   for (const key of new Set([...wanted.keys(), ...found.keys()])) {
     const a = found.get(key), b = wanted.get(key);
     const r = a && b ? relativeNorm(a, b) : Infinity;
-    if (!(r <= worst)) [worst, name] = [r, key];
+    if (Number.isNaN(r)) return { worst: r, name: key };
+    if (r > worst) [worst, name] = [r, key];
   }
   return { worst, name };
 }
