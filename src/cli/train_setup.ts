@@ -15,9 +15,24 @@ import {
   type Rows,
   splitRows,
 } from "../data/mod.ts";
-import { blockLinears, type LoraOptions, type ModelSource, openModel, quantizeSource } from "../models/mod.ts";
+import {
+  blockLinears,
+  type LoraOptions,
+  type ModelSource,
+  openModel,
+  planTraining,
+  quantizeSource,
+} from "../models/mod.ts";
 import { loadTokenizer, type Tokenizer, withTemplate } from "../tokenizer/mod.ts";
-import { passOptions, stepsPerEpoch, type TrainRun } from "../train/mod.ts";
+import {
+  type AdaptiveRankOptions,
+  checkAdaptiveRank,
+  defaultInterval,
+  passOptions,
+  rankSchedule,
+  stepsPerEpoch,
+  type TrainRun,
+} from "../train/mod.ts";
 import { type MemoryPlan, planMemory } from "../train/plan.ts";
 import type { OptimOptions } from "../train/types.ts";
 import type { Config } from "./config.ts";

@@ -5,7 +5,7 @@
  */
 import type { Backend } from "../core/backend.ts";
 import { bytesOf, type DType } from "../core/dtype.ts";
-import { ConfigError, FormatError } from "../core/errors.ts";
+import { FormatError } from "../core/errors.ts";
 import { numel, slice, type Tensor } from "../core/tensor.ts";
 import type { FloatTensor } from "../formats/adapter.ts";
 import { usableType } from "../formats/stored.ts";
@@ -133,24 +133,6 @@ function assemble(parts: Omit<Model, "config" | "trained" | "setTrained" | "clos
   const trained = () => downloadAll(be, params);
   const setTrained = (t: ReadonlyMap<string, FloatTensor>) => uploadAll(be, params, t);
   return { ...parts, config: source.config, trained, setTrained, close };
-}
-
-/**
- * The same frozen weights under other adapters, whose values are unset: the old ones are given back, and the old model
- * must not be used again.
- * @throws {ConfigError} when the settings do not fit the model
- */
-export function readapt(model: Model, lora: LoraOptions): Model {
-  const { source, be, config, weights, checkpoint } = model;
-  if (model.first.size) throw new ConfigError("Cannot change adapters: PiSSA has rewritten the frozen weights");
-  const plan = planLora(config, source.tensors, lora);
-  model.decoder.close();
-  model.params?.close();
-  const params = new Params(be, plan.specs), { adapters } = plan;
-  const decoder = new Decoder({
-    ...{ be, config, weights, params, moduleName: moduleNames(source), adapters, checkpoint, maxLength: config.maxPos },
-  });
-  return assemble({ source, be, decoder, params, plan, lora, weights, checkpoint, first: new Map() });
 }
 
 /** Our names to transformers' modules. */

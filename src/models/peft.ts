@@ -1,5 +1,6 @@
 /** A loaded model's trained tensors as an adapter in peft's naming, and back. @module */
 import type { Adapter, FloatTensor } from "../formats/adapter.ts";
+import { withoutZeroDirections } from "../formats/adapter_rank.ts";
 import { ConfigError, FormatError } from "../core/errors.ts";
 import type { LoraOptions } from "./adapter.ts";
 import type { Model } from "./load.ts";
@@ -13,7 +14,8 @@ export function peftName(param: string): string {
 }
 
 /**
- * The trained tensors as an adapter to the weights as they lie in the file. After PiSSA those lack what the adapter started
+ * The trained tensors as an adapter to the weights as they lie in the file, without directions that adaptive ranks have
+ * taken away. After PiSSA those lack what the adapter started
  * with, so its rank doubles: s·(B·A - B₀·A₀) = s·[B, -B₀]·[A; A₀] (peft, utils/save_and_load.py, subtract_mutated_init).
  * @throws {ConfigError} when the model carries no adapter
  */
@@ -24,7 +26,7 @@ export async function readAdapter(model: Model): Promise<Adapter> {
     const start = first.get(name);
     tensors.set(peftName(name), start ? (name.includes(".lora_A.") ? below(t, start) : beside(t, start)) : t);
   }
-  return { settings: first.size ? doubled(model.lora) : model.lora, tensors };
+  return withoutZeroDirections({ settings: first.size ? doubled(model.lora) : model.lora, tensors });
 }
 
 function concat(a: Float32Array, b: Float32Array): Float32Array {

@@ -1,172 +1,317 @@
 /**
- * Lower ranks where little is learnt. A pair B·A is cut into singular directions; each is worth what the loss would lose
- * without it, by the optimiser's own moments: |σ·g| + ½·σ²·f, with g the averaged gradient along the direction and f its
- * second moment, which stands for the curvature (LeCun et al. 1990, with the empirical Fisher; the first term alone is
- * AdaLoRA's sensitivity, Zhang et al. 2023). The directions worth most for their parameters are kept, over all layers
- * together. A pair that is cut computes what its kept directions computed, has orthogonal rows again, and keeps its
- * moments, which follow the change of basis.
+ * Adaptive rank: adapters start with r directions each and give up those that matter least, until all of them together
+ * cost what `target` directions each would. At every decision each adapter is turned into the singular basis of its B·A
+ * (the function stays), each direction gets a score, and the lowest by score and cost, over all adapters, are marked.
+ * A marked direction fades to zero over the steps to the next decision and is removed there, when it does nothing: the
+ * function never jumps. docs/adaptive_rank.md has the formulas and the measurement.
+ *
+ * On the device nothing moves: a removed direction is a zero row of A and a zero column of B. Its gradients are then
+ * exactly zero (dA has B as a factor, dB has A), so every optimiser leaves it there. Saving leaves it out
+ * (formats/adapter_rank.ts).
  * @module
  */
-import { type Columns, type ProductSvd, svdOfProduct } from "./svd.ts";
+import type { Backend } from "../core/backend.ts";
+import { ConfigError } from "../core/errors.ts";
+import { numel, type Tensor } from "../core/tensor.ts";
+import type { Param } from "../nn/module.ts";
+import type { Params, ParamSpec } from "../nn/params.ts";
+import { changeBasis, reorder, type SingularBasis, singularBasis } from "./low_rank.ts";
+import { clearDirections, floatsOf, HostMoments, putDirections, takeDirections } from "./moment_basis.ts";
+import { place } from "./rule.ts";
+import { downloadState, uploadState } from "./snapshot.ts";
+import type { HostTensor } from "./state.ts";
+import type { Optimizer, OptimOptions } from "./types.ts";
 
-/** One adapted linear with its first and second moments (bias-corrected), all row-major f32. */
-export interface Pair {
-  readonly module: string;
-  readonly rank: number;
-  readonly inputs: number;
-  readonly outputs: number;
-  readonly a: PairSide /* [R,I] */;
-  readonly b: PairSide /* [O,R] */;
+/** How far ranks are lowered, and how often that is decided. */
+export interface AdaptiveRankOptions {
+  /** Mean rank at the end, over adapters weighted by their inputs plus outputs: the budget in trained elements. */
+  readonly target: number;
+  /** Steps between two decisions, and that a direction takes to fade. */
+  readonly every: number;
 }
 
-/** A matrix of a pair. */
-export interface PairSide {
-  readonly value: Float32Array;
-  readonly m: Float32Array;
-  readonly v: Float32Array;
+/** Steps (1-based) after which ranks are decided: `first`, every so many, `last`; after `end` nothing changes. */
+export interface RankSchedule {
+  readonly first: number;
+  readonly last: number;
+  readonly end: number;
 }
 
-/** A pair in singular directions, with what each is worth. */
-export interface Analysis {
-  readonly pair: Pair;
-  readonly svd: ProductSvd;
-  readonly worth: Float64Array /* [R] */;
-  /** Directions that exist: those of singular value 0 cannot be kept. */
-  readonly effective: number;
+/** How ranks stand after a decision. */
+export interface RankFigures {
+  readonly step: number;
+  /** Mean rank, weighted by cost; of directions that stay. */
+  readonly mean: number;
+  readonly least: number;
+  readonly most: number;
+  /** Trained elements of the directions that stay, and of all there were. */
+  readonly elements: number;
+  readonly of: number;
+  /** Directions that fade until the next decision. */
+  readonly fading: number;
 }
 
-/** Rows of a row-major matrix. */
-function rows(x: Float32Array, count: number, length: number): Columns {
-  return Array.from({ length: count }, (_, r) => Float64Array.from(x.subarray(r * length, (r + 1) * length)));
-}
+/** By module: directions that are there, and how many of them, the last ones, fade. */
+export type Ranks = Readonly<Record<string, readonly [number, number]>>;
 
-/** Columns of a row-major matrix. */
-function columns(x: Float32Array, count: number, length: number): Columns {
-  return Array.from({ length: count }, (_, c) => Float64Array.from({ length }, (_, r) => x[r * count + c]));
-}
-
-const dot = (x: Float64Array, y: Float64Array): number => x.reduce((sum, v, i) => sum + v * y[i], 0);
-
-/** Singular directions of a pair and their worth. */
-export function analyse(pair: Pair): Analysis {
-  const { rank, inputs, outputs, a, b } = pair, aRows = rows(a.value, rank, inputs);
-  const svd = svdOfProduct(columns(b.value, rank, outputs), aRows);
-  const effective = svd.sigma.filter((s) => s > 1e-6 * svd.sigma[0]).length;
-  const [mb, vb] = [b.m, b.v].map((x) => columns(x, rank, outputs));
-  const inverse = solver(aRows);
-  const worth = svd.sigma.map((sigma, i) => {
-    if (i >= effective) return 0;
-    // dB = s·G·Aᵀ, so the gradient along u·vᵀ is uᵀ·dB·c/s with v = Aᵀ·c; the scale s cancels against s·σ.
-    const c = inverse(aRows.map((row) => dot(row, svd.v[i]))), u = svd.u[i];
-    let gradient = 0, curvature = 0;
-    for (let j = 0; j < rank; j++) {
-      for (let o = 0; o < outputs; o++) {
-        gradient += u[o] * mb[j][o] * c[j];
-        curvature += u[o] * u[o] * vb[j][o] * c[j] * c[j];
-      }
-    }
-    return Math.abs(sigma * gradient) + 0.5 * sigma * sigma * curvature;
-  });
-  return { pair, svd, worth, effective };
-}
-
-/** Solves (A·Aᵀ)·c = x by Cholesky; A's rows are independent but for rounding, which a trace of ridge guards. */
-function solver(aRows: Columns): (x: readonly number[]) => Float64Array {
-  const n = aRows.length, gram = aRows.map((x) => Float64Array.from(aRows, (y) => dot(x, y)));
-  const ridge = 1e-10 * gram.reduce((sum, row, i) => sum + row[i], 0) / n;
-  const l = gram.map((row) => row.slice());
-  for (let j = 0; j < n; j++) {
-    l[j][j] = Math.sqrt(l[j][j] + ridge - l[j].subarray(0, j).reduce((sum, x) => sum + x * x, 0));
-    for (let i = j + 1; i < n; i++) {
-      let sum = l[i][j];
-      for (let k = 0; k < j; k++) sum -= l[i][k] * l[j][k];
-      l[i][j] = sum / l[j][j];
-    }
-  }
-  return (x) => {
-    const y = Float64Array.from(x);
-    for (let i = 0; i < n; i++) {
-      for (let k = 0; k < i; k++) y[i] -= l[i][k] * y[k];
-      y[i] /= l[i][i];
-    }
-    for (let i = n - 1; i >= 0; i--) {
-      for (let k = i + 1; k < n; k++) y[i] -= l[k][i] * y[k];
-      y[i] /= l[i][i];
-    }
-    return y;
-  };
+/** Steps between decisions unless told: a twentieth of the run. */
+export function defaultInterval(totalSteps: number): number {
+  return Math.max(1, Math.round(totalSteps / 20));
 }
 
 /**
- * Ranks that keep the worthiest directions for at most `budget` parameters; every pair keeps one.
- * @returns by module
+ * Decisions between a fifth and three fifths of the run: before, B is mostly noise; after, the ranks that are left get
+ * their share of training (AdaLoRA, Zhang et al. 2023, has the same three phases).
+ * @throws {ConfigError} when the run is too short for one decision and its fade
  */
-export function allotRanks(all: readonly Analysis[], budget: number): Map<string, number> {
-  const cost = ({ pair }: Analysis) => pair.inputs + pair.outputs;
-  const ranks = new Map(all.map((x) => [x.pair.module, 1]));
-  let left = budget - all.reduce((sum, x) => sum + cost(x), 0);
-  // Directions come largest first, so a pair's next is judged before those after it even where worth is not in order.
-  const next = all.flatMap((x) => {
-    const best = Float64Array.from(x.worth);
-    for (let i = best.length - 2; i >= 0; i--) best[i] = Math.max(best[i], best[i + 1]);
-    return Array.from({ length: Math.max(0, x.effective - 1) }, (_, i) => ({ x, value: best[i + 1] / cost(x) }));
-  }).sort((p, q) => q.value - p.value);
-  for (const { x } of next) {
-    if (cost(x) > left) continue;
-    left -= cost(x);
-    ranks.set(x.pair.module, ranks.get(x.pair.module)! + 1);
-  }
-  return ranks;
+export function rankSchedule(every: number, totalSteps: number): RankSchedule {
+  const first = every * Math.max(1, Math.ceil(totalSteps / 5 / every));
+  const last = every * Math.floor(3 * totalSteps / 5 / every), end = last + every;
+  if (last >= first && end <= totalSteps) return { first, last, end };
+  throw new ConfigError(
+    `Cannot adapt ranks in ${totalSteps} steps with decisions every ${every}: none falls between a fifth and three ` +
+      `fifths of the run; train for ${Math.max(5, 5 * every)} steps or more`,
+  );
 }
 
-/** The pair with its first `rank` directions. Rows of A are orthogonal and as long as A's were on average. */
-export function cutPair({ pair, svd, effective }: Analysis, rank: number): Pair {
-  const { inputs: I, outputs: O, rank: R, a, b } = pair;
-  const length = Math.sqrt(a.value.reduce((sum, x) => sum + x * x, 0) / R);
-  const kept = Math.min(rank, Math.max(1, effective));
-  const aRows = rows(a.value, R, I), bColumns = columns(b.value, R, O);
-  const out = { value: [new Float32Array(kept * I), new Float32Array(O * kept)] };
-  // A' = toA·A and B' = B·toB; gradients, and so moments, go the other way round.
-  const toA: Float64Array[] = [], toB: Float64Array[] = [];
-  for (let k = 0; k < kept; k++) {
-    const sigma = svd.sigma[k], exists = k < effective;
-    toA.push(
-      Float64Array.from(bColumns, (column, j) => exists ? length / sigma * dot(column, svd.u[k]) : Number(j === k)),
-    );
-    toB.push(Float64Array.from(aRows, (row, j) => exists ? dot(row, svd.v[k]) / length : Number(j === k)));
-    for (let i = 0; i < I; i++) out.value[0][k * I + i] = exists ? length * svd.v[k][i] : aRows[k][i];
-    for (let o = 0; o < O; o++) out.value[1][o * kept + k] = exists ? sigma / length * svd.u[k][o] : bColumns[k][o];
-  }
-  const squares = (x: readonly Float64Array[]) => x.map((row) => row.map((v) => v * v));
-  return {
-    ...{ module: pair.module, rank: kept, inputs: I, outputs: O },
-    a: { value: out.value[0], m: mixRows(a.m, toB, I), v: mixRows(a.v, squares(toB), I) },
-    b: { value: out.value[1], m: mixColumns(b.m, toA, O, R), v: mixColumns(b.v, squares(toA), O, R) },
-  };
+/** One adapter's factors. */
+interface Pair<P> {
+  readonly module: string;
+  readonly a: P;
+  readonly b: P;
 }
 
-/** Row k = Σ_j weights[k][j] · row j. */
-function mixRows(x: Float32Array, weights: readonly Float64Array[], length: number): Float32Array {
-  const out = new Float32Array(weights.length * length);
-  weights.forEach((w, k) => {
-    for (let i = 0; i < length; i++) {
-      let sum = 0;
-      for (let j = 0; j < w.length; j++) sum += w[j] * x[j * length + i];
-      out[k * length + i] = sum;
-    }
+function pairsOf<P extends { readonly name: string }>(list: readonly P[]): Pair<P>[] {
+  const byName = new Map(list.map((p) => [p.name, p]));
+  return list.flatMap((a) => {
+    const module = /^(.*)\.lora_A\.weight$/.exec(a.name)?.[1];
+    return module === undefined ? [] : [{ module, a, b: byName.get(`${module}.lora_B.weight`)! }];
   });
-  return out;
 }
 
-/** Column k = Σ_j weights[k][j] · column j. */
-function mixColumns(x: Float32Array, weights: readonly Float64Array[], count: number, width: number): Float32Array {
-  const out = new Float32Array(count * weights.length);
-  for (let o = 0; o < count; o++) {
-    weights.forEach((w, k) => {
-      let sum = 0;
-      for (let j = 0; j < width; j++) sum += w[j] * x[o * width + j];
-      out[o * weights.length + k] = sum;
-    });
+/**
+ * Whether the ranks of a run's adapters can be lowered so.
+ * @throws {ConfigError} when there are no adapters, the target is not below their ranks, or a rank exceeds its matrix
+ */
+export function checkAdaptiveRank(specs: readonly ParamSpec[], o: AdaptiveRankOptions): void {
+  const pairs = pairsOf(specs);
+  if (pairs.length === 0) throw new ConfigError("Cannot adapt ranks: the run trains no adapters");
+  for (const { module, a: { shape: [r, inputs] }, b: { shape: [outputs] } } of pairs) {
+    if (r <= Math.min(inputs, outputs)) continue;
+    throw new ConfigError(`Cannot adapt the rank ${r} of '${module}': the matrix is [${outputs},${inputs}]; lower r`);
   }
-  return out;
+  const cost = pairs.map(({ a, b }) => a.shape[1] + b.shape[0]), sum = cost.reduce((x, y) => x + y, 0);
+  const mean = pairs.reduce((x, { a }, i) => x + a.shape[0] * cost[i], 0) / sum;
+  if (o.target >= 1 && o.target < mean) return;
+  throw new ConfigError(
+    `Cannot lower ranks of ${+mean.toFixed(2)} to ${o.target}: the target lies from 1 to below that`,
+  );
+}
+
+/** One adapter in the run. */
+interface Adapter extends Pair<Param> {
+  /** Elements of one direction: inputs + outputs. */
+  readonly cost: number;
+  /** Σ over steps of ‖∂L/∂bᵢ‖² of each direction. */
+  readonly squares: Tensor /* f32 [R] */;
+  /** By what B's columns are multiplied after this step. */
+  readonly fade: Tensor /* f32 [R] */;
+  live: number;
+  fading: number;
+}
+
+/** What a decision looks at: an adapter in its singular basis, and what its directions are worth. */
+interface Judged {
+  readonly adapter: Adapter;
+  readonly a: Float64Array[];
+  readonly b: Float64Array[];
+  readonly basis: SingularBasis;
+  readonly scores: readonly number[];
+  readonly marked: Set<number>;
+}
+
+/** Elements between two adapters' vectors: 256 bytes, which satisfy every device's alignment. */
+const ALIGN = 64;
+
+/** Lowers the ranks of a run's adapters. Call `afterStep` after every step, before the model is used or saved. */
+export class AdaptiveRank {
+  readonly #be: Backend;
+  readonly #params: Params;
+  readonly #optimizer: Optimizer;
+  readonly #betas: readonly number[];
+  readonly #o: AdaptiveRankOptions;
+  readonly #schedule: RankSchedule;
+  readonly #adapters: readonly Adapter[];
+  readonly #squares: Tensor;
+  readonly #fades: Tensor;
+  readonly #all: number;
+
+  /** @throws {ConfigError} as `checkAdaptiveRank` and `rankSchedule` */
+  constructor(be: Backend, params: Params, optimizer: Optimizer, optim: OptimOptions, o: AdaptiveRankOptions) {
+    checkAdaptiveRank(params.list.map((p) => ({ name: p.name, shape: p.value.shape })), o);
+    this.#schedule = rankSchedule(o.every, optim.totalSteps);
+    this.#be = be;
+    this.#params = params;
+    this.#optimizer = optimizer;
+    this.#betas = optim.betas;
+    this.#o = o;
+    const pairs = pairsOf(params.list), sizes = pairs.map(({ a }) => Math.ceil(a.value.shape[0] / ALIGN) * ALIGN);
+    const size = sizes.reduce((x, y) => x + y, 0);
+    this.#squares = place(be, "f32", size);
+    this.#fades = place(be, "f32", size);
+    let at = 0;
+    this.#adapters = pairs.map(({ module, a, b }, i) => {
+      const r = a.value.shape[0], view = (t: Tensor): Tensor => ({ ...t, byteOffset: at * 4, shape: [r] });
+      const adapter = { module, a, b, cost: a.value.shape[1] + b.value.shape[0], live: r, fading: 0 };
+      const placed = { ...adapter, squares: view(this.#squares), fade: view(this.#fades) };
+      at += sizes[i];
+      return placed;
+    });
+    this.#all = this.#elements();
+  }
+
+  /** What a checkpoint needs besides `ranks`. */
+  state(): Map<string, Tensor> {
+    return new Map([["adaptive_rank.squares", this.#squares]]);
+  }
+
+  /** Where the adapters stand, for a checkpoint. */
+  get ranks(): Ranks {
+    return Object.fromEntries(this.#adapters.map((x) => [x.module, [x.live, x.fading]]));
+  }
+
+  /** Goes on as a checkpoint left it. @throws {ConfigError} when it lacks an adapter */
+  restore(ranks: Ranks): void {
+    for (const x of this.#adapters) {
+      if (!ranks[x.module]) throw new ConfigError(`Cannot resume: the checkpoint has no rank for '${x.module}'`);
+      [x.live, x.fading] = ranks[x.module];
+    }
+  }
+
+  /**
+   * Takes note of step `t`'s gradients and fades what is marked; at a decision, removes and marks directions.
+   * @returns how ranks stand after a decision; null after any other step
+   */
+  async afterStep(t: number): Promise<RankFigures | null> {
+    const { first, last, end } = this.#schedule, { every } = this.#o, be = this.#be;
+    if (t > end || t <= first - every) return null;
+    if (t <= last) { for (const x of this.#adapters) be.colDot(x.squares, x.b.grad, x.b.grad); }
+    this.#fade((t - first + every - 1) % every + 1);
+    if (t < first || (t - first) % every !== 0) return null;
+    await this.#decide(t);
+    return this.#figures(t);
+  }
+
+  /** Step `j` of `every`: a marked direction has (every - j) / every of what it would have. */
+  #fade(j: number): void {
+    const { every } = this.#o, fading = this.#adapters.filter((x) => x.fading > 0);
+    if (fading.length === 0) return;
+    const factors = new Float32Array(numel(this.#fades)).fill(1);
+    for (const { live, fading: n, fade } of fading) {
+      const at = fade.byteOffset / 4;
+      factors.fill((every - j) / (every - j + 1), at + live - n, at + live);
+    }
+    this.#be.upload(this.#fades, factors);
+    for (const { b, fade } of fading) this.#be.scaleCols(b.value, b.value, fade);
+  }
+
+  async #decide(t: number): Promise<void> {
+    const be = this.#be, list = this.#adapters.flatMap(({ a, b }) => [a, b]), state = this.#optimizer.state();
+    const host = await downloadState(be, list, state), squares = new Float32Array(numel(this.#squares));
+    await be.download(this.#squares, squares);
+    const moments = new HostMoments(this.#params.slabs, host.moments, this.#betas, t);
+    for (const x of this.#adapters) this.#remove(x, host.params, moments);
+    if (t <= this.#schedule.last) {
+      const judged = this.#adapters.flatMap((x) => judge(x, host.params, squares));
+      this.#mark(judged, this.#budget(t));
+      for (const x of judged) turn(x, host.params, moments);
+    }
+    uploadState(be, list, state, host.params, host.moments, "memory");
+    be.fill(this.#squares, 0);
+  }
+
+  /** Takes away what has faded: B's columns are zero, so A's rows and both moments may become so. */
+  #remove(x: Adapter, params: ReadonlyMap<string, HostTensor>, moments: HostMoments): void {
+    if (x.fading === 0) return;
+    x.live -= x.fading;
+    x.fading = 0;
+    for (const [p, side] of [[x.a, "rows"], [x.b, "columns"]] as const) {
+      clearDirections(floatsOf(params.get(p.name)!), p.value.shape, side, x.live);
+      moments.clear(p, side, x.live);
+    }
+  }
+
+  /** Elements that may stay: from all to the target's along a cubic (Zhu & Gupta 2017; AdaLoRA, eq. 8). */
+  #budget(t: number): number {
+    const { first, last } = this.#schedule, left = last === first ? 0 : (last - t) / (last - first + this.#o.every);
+    const target = this.#o.target * this.#adapters.reduce((n, x) => n + x.cost, 0);
+    return target + (this.#all - target) * left * left * left;
+  }
+
+  /** Marks the directions with the least score by cost until the rest keeps the budget; one stays in each adapter. */
+  #mark(judged: readonly Judged[], budget: number): void {
+    const all = judged.flatMap((x, module) => {
+      return x.scores.map((score, i) => ({ x, i, module, worth: score / x.adapter.cost }));
+    });
+    all.sort((p, q) => p.worth - q.worth || p.module - q.module || q.i - p.i);
+    let elements = this.#elements();
+    for (const { x, i } of all) {
+      if (elements <= budget) break;
+      if (x.marked.size + 1 === x.scores.length) continue;
+      x.marked.add(i);
+      elements -= x.adapter.cost;
+    }
+  }
+
+  #elements(): number {
+    return this.#adapters.reduce((n, x) => n + (x.live - x.fading) * x.cost, 0);
+  }
+
+  #figures(step: number): RankFigures {
+    const ranks = this.#adapters.map((x) => x.live - x.fading), elements = this.#elements();
+    return {
+      ...{ step, elements, of: this.#all, mean: elements / this.#adapters.reduce((n, x) => n + x.cost, 0) },
+      ...{ least: Math.min(...ranks), most: Math.max(...ranks) },
+      fading: this.#adapters.reduce((n, x) => n + x.fading, 0),
+    };
+  }
+
+  close(): void {
+    this.#be.free(this.#squares.handle);
+    this.#be.free(this.#fades.handle);
+  }
+}
+
+/**
+ * The singular basis of an adapter, and each direction's score ‖bᵢ‖·‖∂L/∂bᵢ‖ in it (root mean square over the steps since
+ * the last decision): singular value times gradient. It is the same in every gauge, bounds the first-order change of the
+ * loss when the direction goes (Cauchy-Schwarz on bᵢ·∂L/∂bᵢ), and vanishes with either. Adapters whose rows of A are not
+ * independent are left alone.
+ */
+function judge(adapter: Adapter, params: ReadonlyMap<string, HostTensor>, squares: Float32Array): Judged[] {
+  const { a: pa, b: pb, live } = adapter, at = adapter.squares.byteOffset / 4;
+  const a = takeDirections(floatsOf(params.get(pa.name)!), pa.value.shape, "rows", live);
+  const b = takeDirections(floatsOf(params.get(pb.name)!), pb.value.shape, "columns", live);
+  const basis = singularBasis(a, b);
+  if (!basis) return [];
+  const gradients = changeBasis(
+    Array.from(squares.subarray(at, at + live), (x) => Float64Array.of(x)),
+    basis.s.map((x) => x * x),
+  );
+  const scores = changeBasis(b, basis.t).map((x, i) => {
+    return Math.sqrt(x.reduce((s, v) => s + v * v, 0)) * Math.sqrt(gradients[i][0]);
+  });
+  return [{ adapter, a, b, basis, scores, marked: new Set() }];
+}
+
+/** Writes an adapter and its moments in the singular basis, marked directions last. */
+function turn(x: Judged, params: ReadonlyMap<string, HostTensor>, moments: HostMoments): void {
+  const { adapter, marked, a, b } = x, { a: pa, b: pb, live } = adapter;
+  const all = x.scores.map((_, i) => i), order = [...all.filter((i) => !marked.has(i)), ...marked];
+  const { t, s } = reorder(x.basis, order);
+  putDirections(floatsOf(params.get(pa.name)!), pa.value.shape, "rows", changeBasis(a, s));
+  putDirections(floatsOf(params.get(pb.name)!), pb.value.shape, "columns", changeBasis(b, t));
+  moments.rotate(pa, "rows", t, live);
+  moments.rotate(pb, "columns", s, live);
+  adapter.fading = marked.size;
 }

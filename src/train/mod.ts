@@ -1,5 +1,12 @@
 /** Training: the run loop over steps, with evaluation, checkpoints and metrics. @module */
 export { feed, type FeedOptions, stepsPerEpoch } from "./feed.ts";
+export {
+  type AdaptiveRankOptions,
+  checkAdaptiveRank,
+  defaultInterval,
+  type RankFigures,
+  rankSchedule,
+} from "./adaptive_rank.ts";
 export { curveSvg, drawCurve, type Point } from "./curve.ts";
 export { type EvalFigures, evalLine, type MetricsLine, readMetrics, type TrainFigures, trainLine } from "./metrics.ts";
 export { OPTIMIZER_NAMES } from "./optimizers.ts";

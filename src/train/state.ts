@@ -33,8 +33,8 @@ export interface RunState {
   readonly best: { readonly step: number; readonly loss: number } | null;
   /** Evaluations since the best one. */
   readonly worse: number;
-  /** Rank of each module where ranks were lowered; null: all as in the settings. */
-  readonly ranks: Readonly<Record<string, number>> | null;
+  /** Of each module its rank, and how many of the last directions fade (adaptive_rank.ts); null: all as in the settings. */
+  readonly ranks: Readonly<Record<string, readonly [number, number]>> | null;
   /** What must be the same for a continued run to be the same run. */
   readonly settings: Readonly<Record<string, unknown>>;
 }

@@ -5,14 +5,15 @@
 import { mkdirSync } from "node:fs";
 import { join } from "node:path";
 import { setImmediate } from "node:timers";
-import { DataError } from "../core/errors.ts";
+import { ConfigError, DataError } from "../core/errors.ts";
 import type { Backend } from "../core/backend.ts";
+import type { Tensor } from "../core/tensor.ts";
 import { batches } from "../data/mod.ts";
 import type { Rows } from "../data/types.ts";
-import { type Model, readapt } from "../models/load.ts";
+import type { Model } from "../models/load.ts";
+import { AdaptiveRank, type AdaptiveRankOptions, type RankFigures } from "./adaptive_rank.ts";
 import { type EarlyStop, EarlyStopper } from "./early_stop.ts";
 import { feed, type FeedOptions, type Place, type StepBatches, stepsPerEpoch } from "./feed.ts";
-import { type Lowered, lowerRanks, withRanks } from "./lower_ranks.ts";
 import { type EvalFigures, Meter, MetricsFile, type TrainFigures } from "./metrics.ts";
 import { createOptimizer } from "./optimizers.ts";
 import type { PassOptions } from "./pass.ts";
@@ -43,8 +44,8 @@ export interface TrainRun {
   readonly smoothing: number;
   /** NEFTune's alpha; absent or 0: no noise. */
   readonly neftune?: number;
-  /** Average rank to come down to in three cuts between 30 and 60 % of the steps (adaptive_rank.ts); absent: ranks stay. */
-  readonly adaptiveRank?: number | null;
+  /** How ranks are lowered (adaptive_rank.ts); absent or null: they stay. */
+  readonly adaptiveRank?: AdaptiveRankOptions | null;
   /** Rows a batch of the evaluation. */
   readonly evalBatchSize: number;
   /** Steps between evaluations; 0: before the first step and after the last. */
@@ -77,13 +78,11 @@ export type TrainEvent =
   | { readonly kind: "log"; readonly figures: TrainFigures }
   | { readonly kind: "eval"; readonly figures: EvalFigures }
   | { readonly kind: "saved"; readonly step: number; readonly path: string }
-  | { readonly kind: "ranks"; readonly step: number; readonly lowered: Pick<Lowered, "ranks" | "before" | "after"> }
+  | { readonly kind: "ranks"; readonly figures: RankFigures }
   | { readonly kind: "early stop"; readonly stop: EarlyStop };
 
 /** How a run ended. */
 export interface TrainResult {
-  /** The trained model: the one given, or with adaptive ranks its successor, which is then the one to close. */
-  readonly model: Model;
   /** Steps done, over all sessions of the run. */
   readonly steps: number;
   readonly ended: "done" | "interrupted" | "early stop";
@@ -127,28 +126,37 @@ function bounds(
   return { tokens, sequences: Math.min(rows.length, Math.ceil(tokens / shortest)), length: lengths[0] };
 }
 
-/** Trains. The result's model holds what was learnt; with early stopping, the best evaluation's. */
+/** Trains. The model holds the result; with early stopping, the best evaluation's. */
 export async function train(run: TrainRun): Promise<TrainResult> {
   mkdirSync(run.dir, { recursive: true });
-  const training = new Training(run);
+  const { be } = run.model, optimizer = createOptimizer(be, run.model.params!, run.optim);
+  let stepper: Stepper | null = null, ranks: AdaptiveRank | null = null;
   try {
-    return await training.go();
+    ranks = adaptRanks(run, optimizer);
+    stepper = new Stepper(run.model, optimizer, passOptions(run));
+    return await new Training(run, stepper, optimizer, ranks).go();
   } finally {
-    training.close();
+    ranks?.close();
+    stepper?.close();
+    optimizer.close();
   }
 }
 
-/** Steps after which ranks are lowered, as shares of all steps. */
-const CUTS = [0.3, 0.45, 0.6];
+function adaptRanks({ model, optim, adaptiveRank }: TrainRun, optimizer: Optimizer): AdaptiveRank | null {
+  if (!adaptiveRank) return null;
+  if (model.first.size) {
+    throw new ConfigError("Cannot adapt ranks: PiSSA's directions hold a part of the frozen weights");
+  }
+  return new AdaptiveRank(model.be, model.params!, optimizer, optim, adaptiveRank);
+}
 
 /** One session of a run. */
 class Training {
   readonly #run: TrainRun;
+  readonly #stepper: Stepper;
+  readonly #optimizer: Optimizer;
+  readonly #ranks: AdaptiveRank | null;
   readonly #be: Backend;
-  #model: Model;
-  #optimizer: Optimizer;
-  #stepper: Stepper | null = null;
-  #ranks: ReadonlyMap<string, number> | null = null;
   readonly #stopper: EarlyStopper;
   readonly #evaluations: EvalFigures[] = [];
   readonly #epochSteps: number;
@@ -161,25 +169,19 @@ class Training {
   #seconds = 0;
   #loss = NaN;
 
-  constructor(run: TrainRun) {
+  constructor(run: TrainRun, stepper: Stepper, optimizer: Optimizer, ranks: AdaptiveRank | null) {
     this.#run = run;
-    this.#model = run.model;
+    this.#stepper = stepper;
+    this.#optimizer = optimizer;
+    this.#ranks = ranks;
     this.#be = run.model.be;
-    this.#optimizer = createOptimizer(this.#be, run.model.params!, run.optim);
     this.#stopper = new EarlyStopper(run.patience, join(run.dir, "best.safetensors"));
     this.#epochSteps = stepsPerEpoch(run.rows, run.feed);
-  }
-
-  /** Gives back what the run placed on the device; the model stays. */
-  close(): void {
-    this.#stepper?.close();
-    this.#optimizer.close();
   }
 
   async go(): Promise<TrainResult> {
     const run = this.#run, { totalSteps } = run.optim;
     this.#start();
-    this.#stepper = new Stepper(this.#model, this.#optimizer, passOptions(run));
     if (this.#step === 0) await this.#evaluate();
     let ended: TrainResult["ended"] = "done";
     for (const batches of feed(run.rows, run.feed, this.#place)) {
@@ -201,22 +203,21 @@ class Training {
     else await this.#finish();
     const { peak } = this.#be.memory();
     return {
-      ...{ model: this.#model, steps: this.#step, ended, trainedTokens: this.#trainedTokens, seconds: this.#seconds },
+      ...{ steps: this.#step, ended, trainedTokens: this.#trainedTokens, seconds: this.#seconds },
       ...{ evaluations: this.#evaluations, loss: this.#loss, peakBytes: peak },
     };
   }
 
   /** From the newest checkpoint, or from nothing. */
   #start(): void {
-    const { dir, resume, settings } = this.#run;
+    const { dir, resume, model, settings } = this.#run;
     const path = resume ? latestCheckpoint(dir) : null;
     clearLeftovers(dir);
     if (resume && !path) throw new DataError(`Cannot resume: there is no checkpoint in ${dir}`);
     if (path) {
       const { state, params, moments } = readCheckpoint(path);
       checkSettings(path, state.settings, settings);
-      if (state.ranks) this.#takeRanks(new Map(Object.entries(state.ranks)));
-      uploadState(this.#be, this.#model.params!.list, this.#optimizer.state(), params, moments, path);
+      uploadState(this.#be, model.params!.list, this.#moments(), params, moments, path);
       this.#restore(state);
       this.#run.on?.({ kind: "resume", step: state.step, path });
     } else {
@@ -228,8 +229,14 @@ class Training {
     this.#meter = new Meter(this.#trainedTokens);
   }
 
+  /** What a checkpoint holds of the device besides the trained tensors. */
+  #moments(): Map<string, Tensor> {
+    return new Map([...this.#optimizer.state(), ...this.#ranks?.state() ?? []]);
+  }
+
   #restore(s: RunState): void {
     this.#step = s.step;
+    this.#ranks?.restore(s.ranks ?? {});
     this.#place = { epoch: s.epoch, micro: s.micro };
     this.#trainedTokens = s.trainedTokens;
     this.#seconds = s.seconds;
@@ -239,7 +246,7 @@ class Training {
   async #train({ micro, records, next }: StepBatches): Promise<void> {
     const { optim, feed: { seed } } = this.#run, t = this.#step + 1, lr = learningRate(optim, t);
     const started = performance.now();
-    const { loss, gradNorm, tokens } = await this.#stepper!.step(micro, { lr, t, seed });
+    const { loss, gradNorm, tokens } = await this.#stepper.step(micro, { lr, t, seed });
     const seconds = (performance.now() - started) / 1000;
     if (!Number.isFinite(loss) || !Number.isFinite(gradNorm)) throw this.#notFinite(t, loss, gradNorm, records);
     this.#step = t;
@@ -251,6 +258,8 @@ class Training {
     this.#file.step(metrics);
     this.#meter.add(metrics, micro.reduce((n, b) => n + b.ids.length, 0));
     this.#run.on?.({ kind: "step", metrics, steps: optim.totalSteps });
+    const figures = await this.#ranks?.afterStep(t);
+    if (figures) this.#run.on?.({ kind: "ranks", figures });
   }
 
   /** The step's update has been made by the time its loss is read, so the weights are spoilt: only checkpoints are good. */
@@ -269,40 +278,15 @@ class Training {
   async #afterStep(): Promise<boolean> {
     const { logEvery, evalEvery, saveEvery, optim: { totalSteps }, on } = this.#run, step = this.#step;
     if (step % logEvery === 0) this.#log();
-    await this.#lowerRanks();
     let stop = false;
     if (evalEvery > 0 && step % evalEvery === 0 && step < totalSteps) {
       const figures = await this.#evaluate();
-      const verdict = figures ? await this.#stopper.judge(figures, this.#model) : null;
+      const verdict = figures ? await this.#stopper.judge(figures, this.#run.model) : null;
       if (verdict) on?.({ kind: "early stop", stop: verdict });
       stop = verdict !== null;
     }
     if (saveEvery > 0 && step % saveEvery === 0) await this.#save();
     return stop;
-  }
-
-  /** Three cuts in equal parts, each of what the last one left. */
-  async #lowerRanks(): Promise<void> {
-    const { adaptiveRank: target, optim, on } = this.#run, step = this.#step, start = this.#run.model.lora?.r;
-    const cut = CUTS.findIndex((share) => Math.round(share * optim.totalSteps) === step);
-    if (!target || !start || cut < 0) return;
-    const rank = start - (start - target) * (cut + 1) / CUTS.length;
-    this.#stepper!.close();
-    this.#stepper = null;
-    const lowered = await lowerRanks(this.#model, this.#optimizer, optim, step, rank);
-    this.#model = lowered.model;
-    this.#optimizer = lowered.optimizer;
-    this.#ranks = lowered.ranks;
-    this.#stepper = new Stepper(this.#model, this.#optimizer, passOptions(this.#run));
-    on?.({ kind: "ranks", step, lowered });
-  }
-
-  /** The ranks of a checkpoint, before its tensors are put in their places. */
-  #takeRanks(ranks: ReadonlyMap<string, number>): void {
-    this.#optimizer.close();
-    this.#model = readapt(this.#model, withRanks(this.#model, ranks));
-    this.#optimizer = createOptimizer(this.#be, this.#model.params!, this.#run.optim);
-    this.#ranks = ranks;
   }
 
   #log(): void {
@@ -325,7 +309,7 @@ class Training {
     const started = performance.now();
     let sum = 0, tokens = 0;
     for (const batch of batches(heldOut, { batchSize: evalBatchSize, seed: 0, shuffle: false })) {
-      const e = await this.#stepper!.evaluate(batch);
+      const e = await this.#stepper.evaluate(batch);
       sum += e.loss * e.tokens;
       tokens += e.tokens;
     }
@@ -341,18 +325,18 @@ class Training {
   async #finish(): Promise<void> {
     if (this.#evaluations.at(-1)?.step !== this.#step) {
       const figures = await this.#evaluate();
-      if (figures) await this.#stopper.judge(figures, this.#model);
+      if (figures) await this.#stopper.judge(figures, this.#run.model);
     }
-    this.#stopper.takeBest(this.#model);
+    this.#stopper.takeBest(this.#run.model);
   }
 
   async #save(): Promise<void> {
-    const { dir, keep, settings } = this.#run;
-    const { params, moments } = await downloadState(this.#be, this.#model.params!.list, this.#optimizer.state());
+    const { dir, keep, model, settings } = this.#run;
+    const { params, moments } = await downloadState(this.#be, model.params!.list, this.#moments());
     const state: RunState = {
       ...{ version: 1, step: this.#step, ...this.#place, trainedTokens: this.#trainedTokens, seconds: this.#seconds },
       ...{ best: this.#stopper.best, worse: this.#stopper.worse, settings },
-      ranks: this.#ranks && Object.fromEntries(this.#ranks),
+      ranks: this.#ranks?.ranks ?? null,
     };
     const path = await saveCheckpoint(dir, { state, params, moments }, keep);
     this.#run.on?.({ kind: "saved", step: this.#step, path });

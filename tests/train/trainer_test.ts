@@ -106,41 +106,6 @@ test.each(["adamw_8bit", "sgd", "lion_32bit", "adafactor"])("%s is resumed to th
   expect(await end(`${name} cut`, { resume: true })).toEqual(await end(`${name} whole`, {}));
 });
 
-test("adaptive ranks come down to the budget in three cuts, keep the function, and are resumed to the bit", async () => {
-  const events: TrainEvent[] = [], held: number[] = [];
-  const run = async (dir: string, o: Partial<TrainRun>) => {
-    const on = (e: TrainEvent) => {
-      events.push(e);
-      o.on?.(e);
-    };
-    return await train(runOf(await fresh(), dir, { adaptiveRank: 2, ...o, on }));
-  };
-  const whole = await run("adaptive", { heldOut, evalEvery: 1 });
-  const cuts = events.flatMap((e) => e.kind === "ranks" ? e : []);
-  expect(cuts.map((c) => c.step)).toEqual([6, 9, 12]);
-  expect(cuts[2].lowered.after).toBeLessThanOrEqual(cuts[0].lowered.before / 2);
-  expect(new Set(cuts[2].lowered.ranks.values()).size).toBeGreaterThan(1); // not the same everywhere
-  const { lora, params } = whole.model;
-  for (const [module, rank] of cuts[2].lowered.ranks) {
-    expect(params!.get(`${module}.lora_A.weight`)!.value.shape[0]).toBe(rank);
-    expect(lora!.alphaPattern[module] / rank).toBeCloseTo(LORA.alpha / LORA.r, 12);
-  }
-  for (const e of events) if (e.kind === "eval") held.push(e.figures.loss);
-  // What a cut drops was worth little: the held-out loss goes on falling over each of them.
-  expect(held.at(-1)!).toBeLessThan(held[6]);
-
-  const stop = new AbortController();
-  const on = (e: TrainEvent) => e.kind === "step" && e.metrics.step === 10 && stop.abort();
-  const first = await run("adaptive cut", { signal: stop.signal, on });
-  first.model.close();
-  const rest = await run("adaptive cut", { resume: true });
-  const [a, b] = [await whole.model.trained(), await rest.model.trained()];
-  expect([...b].map(([n, t]) => [n, t.shape])).toEqual([...a].map(([n, t]) => [n, t.shape]));
-  for (const [name, t] of a) expect(b.get(name)!.values, name).toEqual(t.values);
-  whole.model.close();
-  rest.model.close();
-});
-
 test("resuming needs a checkpoint, and refuses other settings by name", async () => {
   const model = await fresh();
   await expect(train(runOf(model, "nothing", { resume: true }))).rejects.toThrow("there is no checkpoint in");
