@@ -18,9 +18,9 @@ export interface Program {
   readonly ended: Promise<number | null>;
 }
 
-/** Starts it with one thread of wasm. */
-export function start(argv: readonly string[], env: Record<string, string> = {}): Program {
-  const child = spawn(process.execPath, [...RUNTIME, MOD, ...argv], { env: { ...process.env, ...env } });
+/** Starts it, in the folder `cwd` (default: this one). */
+export function start(argv: readonly string[], env: Record<string, string> = {}, cwd?: string): Program {
+  const child = spawn(process.execPath, [...RUNTIME, MOD, ...argv], { env: { ...process.env, ...env }, cwd });
   let text = "";
   const listeners = new Set<() => void>();
   for (const stream of [child.stdout, child.stderr]) {

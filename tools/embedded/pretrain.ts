@@ -1,6 +1,6 @@
 /**
  * Pretrains the embedded model with this package's own trainer on the WASM backend:
- * `deno run -A tools/embedded/pretrain.ts DIR [steps] [seed]` writes a Hugging Face folder with the trained weights.
+ * `deno run -A tools/embedded/pretrain.ts DIR [steps] [seed] [from]` writes a Hugging Face folder with the trained weights.
  * @module
  */
 import { join } from "node:path";
@@ -49,8 +49,9 @@ function batchOf(parts: readonly Int32Array[]): Batch {
   };
 }
 
-async function pretrain(dir: string, steps: number, seed: number): Promise<void> {
-  await writeBase(dir, seed);
+/** @param from goes on after this step with the folder's weights; the optimiser starts anew */
+async function pretrain(dir: string, steps: number, seed: number, from: number): Promise<void> {
+  if (from === 0) await writeBase(dir, seed);
   const source = openModel(dir), tokenizer = loadTokenizer(dir), be = await createWasmBackend();
   const model = await loadModel(source, { backend: be, full: true, checkpoint: false, maxLength: SHAPE.context });
   const optim: OptimOptions = {
@@ -62,12 +63,13 @@ async function pretrain(dir: string, steps: number, seed: number): Promise<void>
   const stepper = new Stepper(model, optimizer, shape);
   const stream = windows((t) => tokenizer.encode(t), tokenizer.eos[0], seed);
   const next = () => batchOf(Array.from({ length: WINDOWS }, () => stream.next().value!));
+  for (let n = 0; n < from * WINDOWS; n++) stream.next();
   console.log(`${model.params!.count} parameters, ${tokenizer.size} tokens`);
   const started = performance.now();
-  for (let t = 1; t <= steps; t++) {
+  for (let t = from + 1; t <= steps; t++) {
     const { loss, gradNorm } = await stepper.step([next()], { lr: learningRate(optim, t), t });
     if (t % 10 === 0 || t === 1) {
-      const rate = t * shape.maxTokens / (performance.now() - started) * 1000;
+      const rate = (t - from) * shape.maxTokens / (performance.now() - started) * 1000;
       console.log(`step ${t} loss ${loss.toFixed(4)} norm ${gradNorm.toFixed(3)} ${rate.toFixed(0)} tokens/s`);
     }
     if (t % 100 === 0 || t === steps) {
@@ -79,6 +81,6 @@ async function pretrain(dir: string, steps: number, seed: number): Promise<void>
 }
 
 if (import.meta.main) {
-  const [dir, steps, seed] = process.argv.slice(2);
-  await pretrain(dir, Number(steps ?? 600), Number(seed ?? 1));
+  const [dir, steps, seed, from] = process.argv.slice(2);
+  await pretrain(dir, Number(steps ?? 1200), Number(seed ?? 1), Number(from ?? 0));
 }
