@@ -1,12 +1,11 @@
 // What the host hands each kernel besides tensors: one text for both sides. 4- and 8-byte scalars only, the wide ones first,
-// so that Metal and C lay the structs out alike (host/layout.c asserts their sizes).
+// so that Metal and C lay the structs out alike (host/*.c assert their sizes).
 #ifdef __METAL_VERSION__
 typedef uint u32;
 typedef int i32;
 typedef ulong u64;
 #else
-#pragma once
-#include <stdint.h>
+#pragma once  // after stdint.h
 typedef uint32_t u32;
 typedef int32_t i32;
 typedef uint64_t u64;

@@ -1,0 +1,58 @@
+#!/bin/bash
+# Snippets that Apple's compiler refuses (or that break a limit): the lint must refuse each; and some it must accept.
+cd "$(dirname "$0")" && d=$(mktemp -d) && pass=0 fail=0
+run() { # name want(bad|ok) body
+  printf '#include <metal_stdlib>\n#include <metal_simdgroup_matrix>\nusing namespace metal;\n%s\n' "$3" > $d/$1.metal
+  out=$(node sim/lint.mjs $d/$1.metal 2>&1); rc=$?
+  if { [ $2 = bad ] && [ $rc = 1 ]; } || { [ $2 = ok ] && [ $rc = 0 ]; }; then pass=$((pass+1)); [ -n "$V" ] && echo "ok   $1: $(echo "$out" | head -1 | sed "s#$d/##")"; else fail=$((fail+1)); echo "FAIL $1 (want $2, rc $rc): $(echo "$out" | head -2)"; fi; }
+B='[[buffer(0)]]'
+run as_mix bad "kernel void k(device float* a $B) { threadgroup float s[4]; device float* p = s; p[0] = a[0]; }"
+run as_arg bad "void f(device float* p) { p[0] = 1; } kernel void k(device float* a $B) { threadgroup float s[4]; f(s); a[0] = 1; }"
+run const_write bad "struct A { uint n; }; kernel void k(constant A& a $B) { a.n = 1; }"
+run noas_ptr bad "kernel void k(device float* a $B) { float* p = a; p[0] = 1; }"
+run noas_param bad "kernel void k(float* a $B) { a[0] = 1; }"
+run noas_helper bad "void f(float* p) { p[0] = 1; } kernel void k(device float* a $B) { float x[2]; f(x); a[0] = x[0]; }"
+run noas_ref bad "template <typename T> void f(T& p) { p = 1; } kernel void k(device float* a $B) { float x; f(x); a[0] = x; }"
+run thread_ptr ok "void f(thread float* p) { p[0] = 1; } kernel void k(device float* a $B) { float x[2]; f(x); a[0] = x[0]; }"
+run overload_as ok "float f(device const float* p) { return p[0]; } float f(threadgroup const float* p) { return p[0]; } kernel void k(device float* a $B) { threadgroup float s[4]; s[0] = 1; a[0] = f(s) + f(a); }"
+run mult_is_no_pointer ok "kernel void k(device float* a $B, uint t [[thread_position_in_grid]]) { float x = a[0], y = a[1]; float z = x * y; uint w = t & 3u; a[2] = z + (x * y) + w; }"
+run double_kw bad "kernel void k(device float* a $B) { double x = a[0]; a[0] = x; }"
+run literal ok "kernel void k(device float* a $B) { a[0] = a[1] * 2.5 + 0.1; }"
+run half_literal ok "kernel void k(device half* a $B) { a[0] = a[1] * 2.0h; }"
+run recursion bad "int f(int n) { return n ? f(n - 1) : 0; } kernel void k(device int* a $B) { a[0] = f(a[1]); }"
+run recursion2 bad "int g(int n); int f(int n) { return n ? g(n - 1) : 0; } int g(int n) { return f(n); } kernel void k(device int* a $B) { a[0] = f(a[1]); }"
+run lambda bad "kernel void k(device float* a $B) { auto f = [](float x) { return x; }; a[0] = f(a[1]); }"
+run virtual_ bad "struct A { virtual float f() { return 1; } }; kernel void k(device float* a $B) { A x; a[0] = x.f(); }"
+run new_ bad "kernel void k(device float* a $B) { thread float* p = new float[4]; a[0] = p[0]; }"
+run goto_ bad "kernel void k(device float* a $B) { goto x; x: a[0] = 1; }"
+run erf_ bad "kernel void k(device float* a $B) { a[0] = erf(a[1]); }"
+run std_ bad "kernel void k(device float* a $B) { a[0] = std::max(a[1], a[2]); }"
+run include_ bad "#include <math.h>
+kernel void k(device float* a $B) { a[0] = 1; }"
+run global_var bad "float g = 1; kernel void k(device float* a $B) { a[0] = g; }"
+run global_static bad "static int g[4]; kernel void k(device int* a $B) { a[0] = g[1]; }"
+run global_const_ok ok "constant float g[2] = {1, 2}; constant constexpr uint N = 3; kernel void k(device float* a $B) { a[0] = g[1] + N; }"
+run uint4_id bad "kernel void k(device float* a $B, uint4 t [[thread_position_in_grid]]) { a[0] = t.x; }"
+run int_id bad "kernel void k(device float* a $B, int t [[thread_position_in_grid]]) { a[0] = t; }"
+run vec_lane bad "kernel void k(device float* a $B, uint2 t [[thread_index_in_simdgroup]]) { a[0] = t.x; }"
+run mixed_dims bad "kernel void k(device float* a $B, uint2 t [[threadgroup_position_in_grid]], uint n [[threads_per_threadgroup]]) { a[0] = t.x + n; }"
+run dup_buffer bad "kernel void k(device float* a $B, device float* b $B) { a[0] = b[0]; }"
+run buffer31 bad "kernel void k(device float* a [[buffer(31)]]) { a[0] = 1; }"
+run no_attr bad "kernel void k(device float* a $B, uint t) { a[0] = t; }"
+run by_value bad "kernel void k(device float* a $B, float s [[buffer(1)]]) { a[0] = s; }"
+run tg_too_big bad "kernel void k(device float* a $B) { threadgroup float s[8193]; s[0] = 1; a[0] = s[0]; }"
+run tg_two_too_big bad "kernel void k(device float* a $B) { threadgroup float s[8000]; threadgroup half h[400]; s[0] = 1; h[0] = 1; a[0] = s[0] + h[0]; }"
+run tg_fits ok "kernel void k(device float* a $B) { threadgroup float s[8192]; s[0] = 1; a[0] = s[0]; }"
+run tg_in_helper bad "void f(device float* a) { threadgroup float s[4]; s[0] = 1; a[0] = s[0]; } kernel void k(device float* a $B) { f(a); }"
+run sgm16 bad "kernel void k(device half* a $B) { simdgroup_matrix<half, 16, 16> m; a[0] = 0; }"
+run sgm_double bad "kernel void k(device float* a $B) { simdgroup_matrix<double, 8, 8> m; a[0] = 0; }"
+run minmax bad "kernel void k(device float* a $B, uint t [[thread_position_in_grid]]) { a[0] = max(a[1], 0); }"
+run typo bad "kernel void k(device float* a $B) { a[0] = simd_summ(a[1]); }"
+run undeclared_size bad "kernel void k(device float* a $B) { float x[a_n]; a[0] = x[0]; }"
+run uninit bad "kernel void k(device float* a $B) { float x; a[0] = x; }"
+run dup_kernel bad "kernel void k(device float* a $B) { a[0] = 1; } kernel void k(device int* a $B) { a[0] = 1; }"
+run except bad "kernel void k(device float* a $B) { try { a[0] = 1; } catch (...) {} }"
+run swizzle ok "kernel void k(device float4* a $B) { float4 v = float4(a[0].xy, 1.0f, 2.0f); v.zw = v.xy; a[1] = v.wzyx * 2.0f; a[2] = float4(3.0f); a[3].xyz = float3(half3(1.0h, 2.0h, 3.0h)); }"
+run atomics ok "kernel void k(device atomic_float* a $B, device atomic_uint* n [[buffer(1)]], uint t [[thread_position_in_grid]]) { atomic_fetch_add_explicit(a, 1.0f, memory_order_relaxed); atomic_fetch_max_explicit(n, t, memory_order_relaxed); }"
+run bfloat_ ok "kernel void k(device bfloat* a $B) { float x = float(a[0]) * 2.0f; a[1] = bfloat(x); }"
+echo "$pass passed, $fail failed"; rm -rf $d; [ $fail = 0 ]
