@@ -11,10 +11,9 @@ import { writeGguf } from "../formats/gguf_write.ts";
 import { canQuantize, quantize } from "../formats/quantize.ts";
 import { floatTensor, type TensorToWrite } from "../formats/safetensors_write.ts";
 import { readBytes } from "../formats/stored.ts";
-import type { ModelConfig } from "../models/mod.ts";
 import type { Tokenizer } from "../tokenizer/mod.ts";
 import { type GgufIdentity, ggufMetaOf } from "./gguf_meta.ts";
-import type { MergedModel, MergedTensor } from "./merge.ts";
+import { type MergedModel, type MergedTensor, rowRanges } from "./merge.ts";
 import { chooseTypes, type Quantization } from "./quantization.ts";
 
 /** Elements of a chunk; with a few chunks a worker, megabytes in all. */
@@ -33,11 +32,6 @@ export interface GgufOptions extends GgufIdentity {
   readonly onProgress?: (bytes: number, total: number) => void;
 }
 
-/** Heads whose rows the file interleaves; 0 for other tensors. */
-function permutedHeads(t: MergedTensor, c: ModelConfig): number {
-  return t.ggufAs === "permuteQ" ? c.heads : t.ggufAs === "permuteK" ? c.kvHeads : 0;
-}
-
 /** Row j·d/2+i of each head goes to row 2i+j (conversion/llama.py, permute): `values` are whole heads. */
 export function interleaveHeads(values: Float32Array, headRows: number, cols: number): Float32Array<ArrayBuffer> {
   const out = new Float32Array(values.length);
@@ -52,11 +46,10 @@ export function interleaveHeads(values: Float32Array, headRows: number, cols: nu
 }
 
 /** Rows [from, to) as the file has them; a range of whole heads where rows are interleaved. */
-function fileRows(t: MergedTensor, c: ModelConfig, from: number, to: number): Float32Array<ArrayBuffer> {
+function fileRows(t: MergedTensor, from: number, to: number): Float32Array<ArrayBuffer> {
   const values = t.rows(from, to);
   if (t.ggufAs === "plusOne") { for (let i = 0; i < values.length; i++) values[i]! += 1; }
-  const heads = permutedHeads(t, c);
-  return heads ? interleaveHeads(values, t.shape[0]! / heads, values.length / (to - from)) : values;
+  return t.unit > 1 ? interleaveHeads(values, t.unit, values.length / (to - from)) : values;
 }
 
 /** Promises in the order they were asked for, `width` of them in work at once. */
@@ -74,18 +67,14 @@ async function* inOrder<T>(jobs: Iterable<() => Promise<T>>, width: number): Asy
 }
 
 /** The tensor's bytes in the file, chunk by chunk. */
-function encodeRows(t: MergedTensor, c: ModelConfig, dtype: DType, o: GgufOptions): AsyncIterable<Uint8Array> {
-  const rows = t.shape[0]!;
-  const cols = t.shape.length > 1 ? t.shape[1]! : 1;
-  const heads = permutedHeads(t, c);
-  const unit = heads ? rows / heads : 1;
-  const step = Math.max(unit, Math.floor(CHUNK / cols / unit) * unit);
+function encodeRows(t: MergedTensor, dtype: DType, o: GgufOptions): AsyncIterable<Uint8Array> {
+  const cols = t.shape[1] ?? 1;
   const importance = o.importance?.get(t.gguf) ?? null;
   const { codec } = o;
   function* jobs(): Generator<() => Promise<Uint8Array>> {
-    for (let from = 0; from < rows; from += step) {
+    for (const [from, to] of rowRanges(t, CHUNK)) {
       yield async () => {
-        const values = fileRows(t, c, from, Math.min(rows, from + step));
+        const values = fileRows(t, from, to);
         if (codec && isQuant(dtype)) return await codec.encode(dtype, cols, values, importance);
         return dtype === "f16" ? encodeFiniteHalves(values, t.gguf) : quantize(dtype, values);
       };
@@ -95,16 +84,14 @@ function encodeRows(t: MergedTensor, c: ModelConfig, dtype: DType, o: GgufOption
 }
 
 /** A tensor of the file; bytes of an unchanged tensor that already has the type are copied. */
-function plan(t: MergedTensor, c: ModelConfig, dtype: DType, o: GgufOptions): TensorToWrite {
+function plan(t: MergedTensor, dtype: DType, o: GgufOptions): TensorToWrite {
   const asItLies = t.stored.name === t.gguf && !t.changed && t.stored.dtype === dtype;
-  const chunks = asItLies ? () => copyRows(t) : () => encodeRows(t, c, dtype, o);
+  const chunks = asItLies ? () => copyRows(t) : () => encodeRows(t, dtype, o);
   return { name: t.gguf, dtype, shape: t.shape, chunks };
 }
 
 function* copyRows(t: MergedTensor): Generator<Uint8Array> {
-  const rows = t.shape[0]!;
-  const step = Math.max(1, Math.floor((4 << 20) / (t.stored.bytes / rows)));
-  for (let from = 0; from < rows; from += step) yield readBytes(t.stored, from, Math.min(rows, from + step));
+  for (const [from, to] of rowRanges(t, 4 * CHUNK)) yield readBytes(t.stored, from, to);
 }
 
 function checkImportance(model: MergedModel, importance: Importance): void {
@@ -134,7 +121,7 @@ function planTensors(model: MergedModel, o: GgufOptions): TensorToWrite[] {
       chunks: () => [readBytes(t)],
     }))
     : source.family.ggufExtra(config, hf).map((e) => floatTensor(e.name, e.values, [e.values.length]));
-  return [...extra, ...tensors.map((t) => plan(t, config, types.get(t.gguf)!, o))];
+  return [...extra, ...tensors.map((t) => plan(t, types.get(t.gguf)!, o))];
 }
 
 /**

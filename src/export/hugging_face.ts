@@ -1,6 +1,6 @@
 /**
- * Writes a merged model as a Hugging Face folder: weights in 16 bits, config, tokenizer. What the source folder had is
- * copied; what a GGUF never had (tokenizer.json, config.json) is made from its metadata.
+ * Writes a merged model as a Hugging Face folder: weights in 16 bits, or the blocks' linears in bitsandbytes' 4; config;
+ * tokenizer. What the source folder had is copied; what a GGUF never had is made from its metadata.
  * @module
  */
 import { copyFileSync, existsSync, mkdirSync, readdirSync, readFileSync } from "node:fs";
@@ -10,11 +10,12 @@ import { encodeBf16, encodeFiniteHalves } from "../formats/float16.ts";
 import { writeWhole } from "../formats/new_file.ts";
 import { type TensorToWrite, writeSafetensorsFolder } from "../formats/safetensors_write.ts";
 import type { Tokenizer } from "../tokenizer/mod.ts";
-import type { MergedModel, MergedTensor } from "./merge.ts";
+import { isNf4, NF4_CONFIG, nf4Tensors } from "./bitsandbytes.ts";
+import { type MergedModel, type MergedTensor, rowRanges } from "./merge.ts";
 import { tokenizerFiles } from "./tokenizer_files.ts";
 
 /** Types a folder's weights may have. */
-export type FolderType = "f16" | "bf16" | "f32";
+export type FolderType = "f16" | "bf16" | "f32" | "nf4";
 
 /** How a folder is written. */
 export interface FolderOptions {
@@ -39,7 +40,7 @@ const CLASSES: Readonly<Record<string, string>> = {
   smollm3: "SmolLM3ForCausalLM",
 };
 
-const TORCH_NAMES = { f16: "float16", bf16: "bfloat16", f32: "float32" } as const;
+const TORCH_NAMES = { f16: "float16", bf16: "bfloat16", f32: "float32", nf4: "bfloat16" } as const;
 
 /** Files of a model's folder that belong to the tokenizer or to generation. */
 const COPIED =
@@ -52,11 +53,9 @@ function typeOfFolder(model: MergedModel): FolderType {
   return model.tensors.some((t) => t.stored.dtype === "bf16") ? "bf16" : "f16";
 }
 
-function* encodeChunks(t: MergedTensor, dtype: FolderType): Generator<Uint8Array> {
-  const rows = t.shape[0]!;
-  const step = Math.max(1, Math.floor(CHUNK / (t.shape[1] ?? 1)));
-  for (let from = 0; from < rows; from += step) {
-    const x = t.rows(from, Math.min(rows, from + step));
+function* encodeChunks(t: MergedTensor, dtype: "f16" | "bf16" | "f32"): Generator<Uint8Array> {
+  for (const [from, to] of rowRanges(t, CHUNK)) {
+    const x = t.rows(from, to);
     if (dtype === "f16") yield encodeFiniteHalves(x, t.hf);
     else yield dtype === "bf16" ? encodeBf16(x) : new Uint8Array(x.buffer);
   }
@@ -82,7 +81,8 @@ function configText(model: MergedModel, dtype: FolderType): string {
   const path = join(model.source.path, "config.json");
   const own = existsSync(path) ? readFileSync(path, "utf8") : configFromGguf(model);
   const typed = setField(own, /"dtype"/.test(own) ? "dtype" : "torch_dtype", TORCH_NAMES[dtype]);
-  return setField(typed, "tie_word_embeddings", model.config.tied);
+  const tied = setField(typed, "tie_word_embeddings", model.config.tied);
+  return dtype === "nf4" ? setField(tied, "quantization_config", NF4_CONFIG) : tied;
 }
 
 /** @throws {ConfigError} for rope settings that only a GGUF has */
@@ -131,17 +131,22 @@ export async function writeModelFolder(dir: string, model: MergedModel, o: Folde
   const dtype = o.dtype ?? typeOfFolder(model);
   const config = configText(model, dtype);
   mkdirSync(dir, { recursive: true });
-  const total = model.tensors.reduce((n, t) => n + t.shape.reduce((a, b) => a * b, 1), 0);
+  const size = (t: MergedTensor) => t.shape.reduce((a, b) => a * b, 1);
+  const total = model.tensors.reduce((n, t) => n + size(t), 0);
   let done = 0;
-  const tensors = model.tensors.map((t): TensorToWrite => ({
+  const plain = (t: MergedTensor, dtype: "f16" | "bf16" | "f32"): TensorToWrite => ({
     name: t.hf,
     dtype,
     shape: t.shape,
     *chunks() {
       yield* encodeChunks(t, dtype);
-      o.onProgress?.(done += t.shape.reduce((a, b) => a * b, 1), total);
+      o.onProgress?.(done += size(t), total);
     },
-  }));
+  });
+  const tensors = model.tensors.flatMap((t) => {
+    if (dtype !== "nf4") return [plain(t, dtype)];
+    return isNf4(t) ? nf4Tensors(t) : [plain(t, "bf16")];
+  });
   const names = await writeSafetensorsFolder(dir, tensors, o.shardBytes);
   await writeText(join(dir, "config.json"), config);
   await writeTokenizer(dir, model, o.tokenizer);

@@ -18,11 +18,25 @@ export interface Changes extends AdapterParts {
 export interface MergedTensor extends SourceTensor {
   /** False: the values are the base's own, so its bytes may be copied. */
   readonly changed: boolean;
+  /** Rows that are read together: those of a head where a GGUF interleaves them, else 1. */
+  readonly unit: number;
   /**
-   * Rows [from, to) as f32 [rows, cols].
+   * Rows [from, to) as f32 [rows, cols]; both are multiples of `unit`.
    * @throws {ConfigError} when a value is not finite
    */
   rows(from: number, to: number): Float32Array<ArrayBuffer>;
+}
+
+/**
+ * A tensor's rows in ranges of about `elements` elements, each a multiple of the tensor's unit and, but for the last, of
+ * `block` elements.
+ */
+export function* rowRanges(t: MergedTensor, elements: number, block = 1): Generator<readonly [number, number]> {
+  const rows = t.shape[0]!, cols = t.shape[1] ?? 1;
+  let unit = t.unit;
+  while ((unit * cols) % block) unit += t.unit;
+  const step = Math.max(unit, Math.floor(elements / cols / unit) * unit);
+  for (let from = 0; from < rows; from += step) yield [from, Math.min(rows, from + step)];
 }
 
 /** The merged model. */
@@ -103,7 +117,9 @@ function mergeTensor(t: SourceTensor, c: ModelConfig, changes: Changes | null, a
     checkFinite(w, t.hf, from, cols);
     return w;
   };
-  return { ...t, changed: Boolean(pair || table || whole), rows };
+  const heads = t.ggufAs === "permuteQ" ? c.heads : t.ggufAs === "permuteK" ? c.kvHeads : 0;
+  const unit = heads ? t.shape[0]! / heads : 1;
+  return { ...t, changed: Boolean(pair || table || whole), unit, rows };
 }
 
 function checkShapes(t: SourceTensor, as: string, pair?: LoraPair, table?: LoraPair, whole?: FloatTensor): void {

@@ -3,20 +3,23 @@
  * model before it gets its name.
  * @module
  */
-import { existsSync, mkdirSync, renameSync, statSync } from "node:fs";
+import { existsSync, mkdirSync, renameSync, statSync, writeFileSync } from "node:fs";
 import { basename, join, resolve } from "node:path";
 import type { Backend } from "../core/backend.ts";
 import type { BlockCodec } from "../core/block_codec.ts";
 import { ConfigError } from "../core/errors.ts";
 import { type Adapter, adapterParts, type FloatTensor } from "../formats/adapter.ts";
+import { openGguf } from "../formats/gguf_read.ts";
 import { writeMlx } from "../formats/mlx.ts";
 import { writePeft } from "../formats/peft.ts";
 import { loadModel, type Model, type ModelSource, readAdapter, writeAdapter } from "../models/mod.ts";
 import type { Tokenizer } from "../tokenizer/mod.ts";
+import { compareNf4 } from "./bitsandbytes.ts";
 import { type Importance, writeModelGguf } from "./gguf.ts";
 import { writeModelFolder } from "./hugging_face.ts";
 import { writeLoraGguf } from "./lora_gguf.ts";
 import { type Changes, type MergedModel, mergeModel } from "./merge.ts";
+import { modelfileOf } from "./ollama.ts";
 import { parseQuantization, type Quantization } from "./quantization.ts";
 import { type Reference, takeReference, type Verification, verifyModel } from "./verify.ts";
 
@@ -25,7 +28,7 @@ export type { Importance } from "./gguf.ts";
 export type { Verification } from "./verify.ts";
 
 /** Forms of export. */
-export const EXPORT_FORMATS = ["gguf", "merged_16bit", "lora", "lora_gguf", "mlx"] as const;
+export const EXPORT_FORMATS = ["gguf", "merged_16bit", "merged_4bit", "lora", "lora_gguf", "mlx"] as const;
 /** A form of export. */
 export type ExportFormat = (typeof EXPORT_FORMATS)[number];
 
@@ -106,14 +109,16 @@ export async function exportModel(o: ExportOptions): Promise<ExportedFile[]> {
   const quantizations = o.quantization.map(parseQuantization);
   const changes = changesOf(o.trained);
   const model = mergeModel(o.source, changes);
-  const merged = o.formats.some((f) => f === "gguf" || f === "merged_16bit");
   mkdirSync(o.outDir, { recursive: true });
-  if (merged) model.notes.forEach((n) => o.log?.(n));
-  const reference = merged && o.verify ? await referenceOf(o) : null;
+  if (o.formats.some((f) => f === "gguf" || f.startsWith("merged"))) model.notes.forEach((n) => o.log?.(n));
+  const reference = o.formats.some((f) => f === "gguf" || f === "merged_16bit") && o.verify
+    ? await referenceOf(o)
+    : null;
   const out: ExportedFile[] = [];
   for (const format of o.formats) {
     if (format === "gguf") { for (const q of quantizations) out.push(await exportGguf(o, model, q, reference)); }
     else if (format === "merged_16bit") out.push(await exportFolder(o, model, reference));
+    else if (format === "merged_4bit") out.push(await exportNf4(o, model));
     else out.push(await exportAdapter(o, format));
   }
   return out;
@@ -182,14 +187,32 @@ async function exportGguf(
   const bytes = statSync(path).size;
   o.log?.(`Wrote ${path} (${megabytes(bytes)})`);
   const verification = reference ? await check(o, path, [path], reference, quantization) : null;
+  writeModelfile(o, path, quantization, tokenizer);
   return { format: "gguf", path, quantization, bytes, verification };
+}
+
+/** Beside the GGUF: Modelfile, or Modelfile.Q8_0 where several types are written. */
+function writeModelfile(o: ExportOptions, gguf: string, q: Quantization, tokenizer: Tokenizer): void {
+  const file = openGguf(gguf);
+  const modelfile = modelfileOf(basename(gguf), tokenizer, file.meta);
+  file.close();
+  const path = join(o.outDir, o.quantization.length > 1 ? `Modelfile.${q.toUpperCase()}` : "Modelfile");
+  writeFileSync(path, modelfile.text);
+  o.log?.(
+    modelfile.template || !tokenizer.template
+      ? `Wrote ${path} for Ollama`
+      : `Wrote ${path} for Ollama without a TEMPLATE, which Go templates cannot express; Ollama goes by the GGUF's own`,
+  );
+}
+
+function refuseOwnFolder(o: ExportOptions, path: string): void {
+  if (resolve(path) !== resolve(o.source.path)) return;
+  throw new ConfigError(`Cannot write into '${path}': it is the model being exported; choose another folder`);
 }
 
 async function exportFolder(o: ExportOptions, model: MergedModel, reference: Reference | null): Promise<ExportedFile> {
   const path = folderOf(o, "merged_16bit");
-  if (resolve(path) === resolve(o.source.path)) {
-    throw new ConfigError(`Cannot write into '${path}': it is the model being exported; choose another folder`);
-  }
+  refuseOwnFolder(o, path);
   const onProgress = (done: number, total: number) => o.onProgress?.(path, done, total);
   const names = await writeModelFolder(path, model, { tokenizer: needTokenizer(o), onProgress });
   const bytes = names.reduce((n, name) => n + statSync(join(path, name)).size, 0);
@@ -197,6 +220,20 @@ async function exportFolder(o: ExportOptions, model: MergedModel, reference: Ref
   const weights = names.map((name) => join(path, name));
   const verification = reference ? await check(o, path, weights, reference, "bf16") : null;
   return { format: "merged_16bit", path, quantization: null, bytes, verification };
+}
+
+/** No backend of ours loads bitsandbytes' layout, so the weights are read back and compared one by one. */
+async function exportNf4(o: ExportOptions, model: MergedModel): Promise<ExportedFile> {
+  const path = folderOf(o, "merged_4bit");
+  refuseOwnFolder(o, path);
+  const onProgress = (done: number, total: number) => o.onProgress?.(path, done, total);
+  const names = await writeModelFolder(path, model, { tokenizer: needTokenizer(o), dtype: "nf4", onProgress });
+  const bytes = names.reduce((n, name) => n + statSync(join(path, name)).size, 0);
+  o.log?.(`Wrote ${path} (${names.join(", ")}, ${megabytes(bytes)})`);
+  if (o.verify) {
+    o.log?.(`Compared with the merged weights: relative error ${(100 * compareNf4(path, model)).toFixed(1)} %`);
+  }
+  return { format: "merged_4bit", path, quantization: null, bytes, verification: null };
 }
 
 async function exportAdapter(o: ExportOptions, format: "lora" | "lora_gguf" | "mlx"): Promise<ExportedFile> {

@@ -1,5 +1,5 @@
 /** The whole way: a trained tiny model in every form, each loaded again and compared; and what is off is refused. */
-import { mkdirSync, readdirSync, writeFileSync } from "node:fs";
+import { mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import type { Backend } from "../../src/core/backend.ts";
@@ -12,6 +12,8 @@ import { klDivergence } from "../../src/export/verify.ts";
 import { openGguf } from "../../src/formats/gguf_read.ts";
 import { readMlx } from "../../src/formats/mlx.ts";
 import { readPeft } from "../../src/formats/peft.ts";
+import { openSafetensorsFolder } from "../../src/formats/safetensors.ts";
+import { readBytes, readFloats } from "../../src/formats/stored.ts";
 import { openModel } from "../../src/models/mod.ts";
 import { readRowRange } from "../../src/models/rows.ts";
 import { loadTokenizer } from "../../src/tokenizer/mod.ts";
@@ -128,6 +130,37 @@ describe("exportModel()", () => {
       expect([words.bos, words.addBos, ...words.eos]).toEqual([256, true, 257]);
       source.close();
       back.close();
+    });
+  });
+
+  test("writes linears in bitsandbytes' NF4, the nearest values of each block, from folders and GGUFs", async () => {
+    await withTiny("llama", async (o, dir) => {
+      const none: Trained = { kind: "none" };
+      const [gguf] = await exportModel({ ...o, trained: none, formats: ["gguf"], quantization: ["f32"] });
+      for (const source of [o.source, openModel(gguf!.path)]) {
+        const outDir = join(dir, `nf4-${source.kind}`), log: string[] = [];
+        const run = { ...o, source, tokenizer: loadTokenizer(source.path), outDir, trained: none, quantization: [] };
+        await exportModel({ ...run, formats: ["merged_4bit"], log: (s) => log.push(s) });
+        expect(log.at(-1)).toMatch(/^Compared with the merged weights: relative error (8|9|10)\.\d %$/);
+        const config = JSON.parse(readFileSync(join(outDir, "config.json"), "utf8"));
+        expect(config.quantization_config).toMatchObject({ quant_method: "bitsandbytes", bnb_4bit_quant_type: "nf4" });
+        const file = openSafetensorsFolder(outDir), name = "model.layers.1.mlp.down_proj.weight";
+        expect(file.tensors.get("lm_head.weight")!.dtype).toBe("bf16");
+        expect(file.tensors.get(name)).toMatchObject({ dtype: "u8", shape: [64 * 96 / 2, 1] });
+        expect(file.tensors.get(`${name}.absmax`)!.shape).toEqual([64 * 96 / 64]);
+        const state = new TextDecoder().decode(readBytes(file.tensors.get(`${name}.quant_state.bitsandbytes__nf4`)!));
+        expect(JSON.parse(state)).toEqual({ quant_type: "nf4", blocksize: 64, dtype: "bfloat16", shape: [64, 96] });
+        const packed = readBytes(file.tensors.get(name)!), absmax = readFloats(file.tensors.get(`${name}.absmax`)!);
+        const map = readFloats(file.tensors.get(`${name}.quant_map`)!);
+        const t = o.source.tensors.find((t) => t.hf === name)!, x = readRowRange(t, o.source.config, 0, 64);
+        for (let i = 0; i < 1000; i++) {
+          const scaled = x[i]! / absmax[i >> 6]!, q = i % 2 ? packed[i >> 1]! & 15 : packed[i >> 1]! >> 4;
+          const best = Math.min(...Array.from(map, (v) => Math.abs(v - scaled)));
+          expect(Math.abs(map[q]! - scaled)).toBeLessThan(best + 1e-6);
+        }
+        file.close();
+        if (source !== o.source) source.close();
+      }
     });
   });
 
