@@ -1,6 +1,6 @@
 """Golden cases for what ../shared/golden does not cover, in its layout but smaller; made by transformers + peft in float32.
 
-usage: make_cases.py tests/fixtures/golden     (torch 2.11, transformers 5.17, peft 0.21, bitsandbytes 0.50; CPU)
+usage: make_cases.py tests/fixtures/cases     (torch 2.11, transformers 5.17, peft 0.21, bitsandbytes 0.50; CPU)
 Rope: linear, dynamic, yarn, longrope with partial rotary. Adapters: rank and alpha patterns, layers_to_transform, modules
 left out, modules_to_save, trained biases, DoRA with a bias, PiSSA, LoftQ. Optimisers and schedules have tests of their own.
 PiSSA and LoftQ have no adapter folder: the start is part of what is checked (`start` in case.json), and as the signs of

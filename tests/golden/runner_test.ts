@@ -12,7 +12,7 @@ import { findCases, openCase, packRows } from "./case.ts";
 import { firstDifference, holds, relativeCurve, relativeNorm, worstNorm } from "./compare.ts";
 import { runTiny } from "./tiny.ts";
 
-const ROOT = fileURLToPath(new URL("../fixtures/golden/", import.meta.url));
+const ROOT = fileURLToPath(new URL("../fixtures/cases/", import.meta.url));
 const BOUNDS = { logits: 1e-5, grads: 5e-5, curve: 2e-4, final: 1e-3 };
 
 const dir = mkdtempSync(join(tmpdir(), "unsloth-golden-"));
