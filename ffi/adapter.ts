@@ -22,6 +22,8 @@ export interface NativeOpts {
   readonly device?: number;
   /** What activations are stored in; default: what the library prefers. */
   readonly actDtype?: Dense;
+  /** Most bytes to hold; default: what the library allows. */
+  readonly memoryLimit?: number;
 }
 
 type Base = Functions<typeof BASE>;
@@ -67,7 +69,10 @@ export async function openNative(o: NativeOpts): Promise<Backend> {
       );
     }
     const device = textOf((out, cap) => fn.us_device_name(o.device ?? 0, out, cap));
-    return new NativeBackend({ name: o.name, device, actDtype }, fn, ops.fn, [ops.close, base.close]);
+    return new NativeBackend({ name: o.name, device, actDtype, memoryLimit: o.memoryLimit }, fn, ops.fn, [
+      ops.close,
+      base.close,
+    ]);
   } catch (e) {
     for (const close of closers) close();
     throw e;
@@ -116,11 +121,12 @@ class NativeBackend implements Backend {
   readonly #base: Base;
   readonly #ops: Functions<OpTable>;
   readonly #closers: readonly (() => void)[];
+  readonly #memoryLimit: number;
   readonly #pack = new Packer();
   #open = true;
 
   constructor(
-    o: Pick<Backend, "name" | "device" | "actDtype">,
+    o: Pick<Backend, "name" | "device" | "actDtype"> & Pick<NativeOpts, "memoryLimit">,
     base: Base,
     ops: Functions<OpTable>,
     closers: readonly (() => void)[],
@@ -128,6 +134,7 @@ class NativeBackend implements Backend {
     this.name = o.name;
     this.device = o.device;
     this.actDtype = o.actDtype;
+    this.#memoryLimit = o.memoryLimit ?? Infinity;
     this.#base = base;
     this.#ops = ops;
     this.#closers = closers;
@@ -138,6 +145,13 @@ class NativeBackend implements Backend {
   }
 
   alloc(bytes: number): Handle {
+    if (this.#memoryLimit < Infinity) {
+      const { active, limit } = this.memory();
+      if (active + bytes > limit) {
+        const state = `${active} are in use of the ${limit} allowed`;
+        throw new MemoryError(`Cannot allocate ${bytes} bytes on ${this.name}: ${state}`, bytes, limit - active);
+      }
+    }
     const words = this.#pack.words(split(bytes));
     const status = this.#base.us_alloc(words);
     if (status === STATUS.memory) {
@@ -209,7 +223,8 @@ class NativeBackend implements Backend {
   memory(): MemoryInfo {
     const w = new Uint32Array(6);
     this.#check(this.#base.us_memory(w), "memory");
-    return { active: join(w[0], w[1]), peak: join(w[2], w[3]), limit: join(w[4], w[5]) };
+    const device = join(w[4], w[5]) || Infinity, limit = Math.min(device, this.#memoryLimit);
+    return { active: join(w[0], w[1]), peak: join(w[2], w[3]), limit: limit === Infinity ? 0 : limit };
   }
 
   close(): void {

@@ -31,6 +31,7 @@ export const candidate: Candidate = {
       sha256: LIBRARY_SHA256,
       explicit: o.library,
     });
-    return await openNative({ name: "metal", path, device: o.device, actDtype: o.actDtype });
+    const { device, actDtype, memoryLimit } = o;
+    return await openNative({ name: "metal", path, device, actDtype, memoryLimit });
   },
 };
