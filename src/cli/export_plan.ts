@@ -1,5 +1,5 @@
 /** What will be written at the end: checked before the beginning, then written, compared and pushed. @module */
-import { relative, resolve } from "node:path";
+import { relative } from "node:path";
 import { type ExportedFile, type ExportFormat, exportModel, parseQuantization, type Trained } from "../export/mod.ts";
 import { ggufMetaOf } from "../export/gguf_meta.ts";
 import { mergeModel } from "../export/merge.ts";
@@ -78,18 +78,19 @@ export async function push(
 ): Promise<void> {
   const wanted = files.filter((f) => f.format === "gguf" ? config.push_gguf : config.push_model);
   if (wanted.length === 0) return;
-  const ggufs = wanted.filter((f) => f.format === "gguf").map((f) => relative(config.save_path, f.path));
-  // A folder's own files are everything beside the GGUFs.
-  const whole = wanted.some((f) => resolve(f.path) === resolve(config.save_path));
+  const own = wanted.map((f) => relative(config.save_path, f.path));
+  // A GGUF goes alone, with the Modelfile beside it; a folder's own files are all the others.
+  const whole = own.includes(""), ollama = wanted.some((f) => f.format === "gguf");
+  const takes = (path: string) =>
+    own.includes(path) || (path.startsWith("Modelfile") ? ollama : whole && !path.endsWith(".gguf"));
+  const onProgress = (file: string, share: number) => {
+    terminal.status(`Uploading ${file} ${Math.floor(100 * share)} %`);
+  };
   const url = await uploadFolder(
     config.hub_path,
     config.save_path,
-    {
-      token: config.hub_token,
-      signal,
-      onProgress: (file, share) => terminal.status(`Uploading ${file} ${Math.floor(100 * share)} %`),
-    },
-    whole && config.push_gguf ? undefined : whole ? (path) => !path.endsWith(".gguf") : (path) => ggufs.includes(path),
+    { token: config.hub_token, signal, onProgress },
+    takes,
   );
   terminal.status("");
   const bytes = wanted.reduce((n, f) => n + f.bytes, 0);

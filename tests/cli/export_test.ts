@@ -33,7 +33,9 @@ test("train --save_gguf writes each type, compares it, and proposes it for chat 
     ...["--save_gguf", "--quantization", "q8_0", "f16", "--save_path", at("gguf")],
   ]);
   expect(status, notes.join("\n")).toBe(0);
-  expect(readdirSync(at("gguf")).sort()).toEqual(["model.F16.gguf", "model.Q8_0.gguf"]);
+  expect(readdirSync(at("gguf")).sort()).toEqual([
+    ...["Modelfile.F16", "Modelfile.Q8_0", "model.F16.gguf", "model.Q8_0.gguf"],
+  ]);
   expect(out.filter((l) => l.startsWith("Compared with the trained model"))).toHaveLength(2);
   expect(out.slice(-2)).toEqual([
     `  unsloth chat ${at("gguf", "model.Q8_0.gguf")}`,
@@ -70,7 +72,7 @@ test("export merges an adapter into a Hugging Face folder, and what training cha
 test("export without an adapter writes the model itself, and refuses adapter formats by name", async () => {
   const { status } = await cli(["export", tiny.model, "--quantization", "q4_0", "--save_path", at("q4")]);
   expect(status).toBe(0);
-  expect(readdirSync(at("q4"))).toEqual(["model.Q4_0.gguf"]);
+  expect(readdirSync(at("q4")).sort()).toEqual(["Modelfile", "model.Q4_0.gguf"]);
   const refused = await cli(["export", tiny.model, "--save_method", "lora", "--save_path", at("no")]);
   expect(refused.notes.at(-1)).toContain("is no adapter");
   const unknown = await cli(["export", tiny.model, "--quantization", "q9", "--save_path", at("no")]);
