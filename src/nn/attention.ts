@@ -3,7 +3,8 @@ import type { AttnOpts } from "../core/backend.ts";
 import { reshape, type Tensor } from "../core/tensor.ts";
 import type { Linear } from "./linear.ts";
 import { backwardFrom, forwardInto } from "./mlp.ts";
-import type { Module, Run } from "./module.ts";
+import type { Mixer } from "./block.ts";
+import type { Run } from "./module.ts";
 import type { Norm } from "./norm.ts";
 
 /** A layer's inverse frequencies on the device; null: this layer does not rotate. */
@@ -29,7 +30,7 @@ export interface AttentionParts {
 }
 
 /** out = o(attend(rope(norm(q)), rope(norm(k)), v)). */
-export class Attention implements Module {
+export class Attention implements Mixer {
   readonly parts: AttentionParts;
 
   constructor(parts: AttentionParts) {
@@ -37,6 +38,14 @@ export class Attention implements Module {
   }
 
   forward(out: Tensor, /*[N,D]*/ x: Tensor, /*[N,D]*/ run: Run): void {
+    this.#run(out, x, run);
+  }
+
+  refill(x: Tensor, /*[N,D]*/ run: Run): void {
+    this.#run(null, x, run);
+  }
+
+  #run(out: Tensor | null, x: Tensor, run: Run): void {
     const { arena, be } = run, { heads, kvHeads, headDim, opts, layer } = this.parts, [n] = x.shape;
     const q0 = arena.act(n, heads * headDim),
       k0 = arena.act(n, kvHeads * headDim),
@@ -54,7 +63,9 @@ export class Attention implements Module {
     } else {
       be.attention(mixed, lse, q, k, v, run.seqs, opts);
     }
-    this.parts.o.forward([out], reshape(mixed, n, heads * headDim), run);
+    const flat = reshape(mixed, n, heads * headDim);
+    if (out) this.parts.o.forward([out], flat, run);
+    else this.parts.o.refill(flat, run);
     run.save(this, x, q, k, v, mixed, lse);
   }
 

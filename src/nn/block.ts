@@ -3,14 +3,19 @@ import type { Tensor } from "../core/tensor.ts";
 import type { Module, Run } from "./module.ts";
 import type { Norm } from "./norm.ts";
 
+/** What stands between two norms; `refill` keeps what `forward` keeps and gives no output. */
+export interface Mixer extends Module {
+  refill(x: Tensor, /*[N,D]*/ run: Run): void;
+}
+
 /** A mixer with its norms: x + post(mixer(pre(x))). A block is two of these. */
 export class Residual {
   readonly pre: Norm;
-  readonly mixer: Module;
+  readonly mixer: Mixer;
   readonly post: Norm | null;
 
   /** @param post gemma 2 and 3; null elsewhere */
-  constructor(pre: Norm, mixer: Module, post: Norm | null) {
+  constructor(pre: Norm, mixer: Mixer, post: Norm | null) {
     this.pre = pre;
     this.mixer = mixer;
     this.post = post;
@@ -33,6 +38,16 @@ export class Residual {
     const z = out === x ? arena.act(...x.shape) : out;
     this.post.forward(z, y, run);
     be.add(out, z, x);
+  }
+
+  /** What `forward` keeps, without its output. */
+  refill(x: Tensor, /*[N,D]*/ run: Run): void {
+    const { arena } = run, normed = arena.act(...x.shape);
+    this.pre.forward(normed, x, run);
+    if (!this.post) return this.mixer.refill(normed, run);
+    const y = arena.act(...x.shape); // the post-norm's backward needs it
+    this.mixer.forward(y, normed, run);
+    this.post.forward(arena.act(...x.shape), y, run);
   }
 
   /** In place: d holds the gradient of out and then of x. */
@@ -78,6 +93,13 @@ export class Block {
       arena.release(mark);
     }
     return x;
+  }
+
+  /** What `forward` keeps, without its output. */
+  refill(x: Tensor, /*[N,D]*/ run: Run): void {
+    const mid = run.arena.act(...x.shape);
+    this.attention.forward(mid, x, run);
+    this.mlp.refill(mid, run);
   }
 
   /** In place: d holds the gradient of the output and then of the input. */

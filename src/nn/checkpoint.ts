@@ -1,6 +1,7 @@
 /**
  * Gradient checkpointing (Chen et al. 2016): of a block only the input is kept, and the backward runs the block's forward
- * again. The recomputed numbers are the first ones to the bit, since the same calls see the same inputs.
+ * again, without the last product where its result is not needed. The recomputed numbers are the first ones to the bit,
+ * since the same calls see the same inputs.
  * @module
  */
 import type { Tensor } from "../core/tensor.ts";
@@ -29,7 +30,7 @@ export class Checkpointed {
     const mark = run.arena.mark();
     const [x] = run.load(this);
     const again = withKeep(run, true);
-    this.block.forward(x, again);
+    this.block.refill(x, again);
     this.block.backward(d, again);
     run.arena.release(mark);
   }

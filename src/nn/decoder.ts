@@ -1,8 +1,8 @@
 /**
  * The whole model: embedding, blocks, final norm, head. One class serves every family; what differs is in `ModelConfig`.
  *
- * A training pass is `forward` (keep), `loss` (hidden becomes its gradient), `backward`, on one run; then the arena is
- * released. Evaluation and decoding are `forward` and `logits` or `loss` without keep. Nothing here waits or allocates
+ * A training pass is `forward` (keep), `loss` (which gives the gradient of hidden), `backward`, on one run; then the arena
+ * is released. Evaluation and decoding are `forward` and `logits` or `loss` without keep. Nothing here waits or allocates
  * outside the run's arena, so the same calls in the same order use the same addresses.
  * @module
  */
@@ -68,7 +68,8 @@ export class Decoder {
     this.#embedding = new Embedding(this.#slot("embed"), c.embedScale);
     this.#layers = Array.from({ length: c.layers }, (_, n) => {
       const block = this.#block(n);
-      return init.checkpoint ? new Checkpointed(block) : block;
+      // The last block's backward follows at once: keeping it costs what recomputing it would take.
+      return init.checkpoint && n + 1 < c.layers ? new Checkpointed(block) : block;
     });
     this.#norm = this.#normAt("norm", c.dim);
     this.#head = new Head(this.#headLinear(), c.vocab, c.logitSoftcap);
@@ -105,11 +106,9 @@ export class Decoder {
     return hidden;
   }
 
-  /**
-   * Loss of each row. With `grad`, hidden becomes the gradient of Σ weight·loss for `backward`.
-   */
-  loss(hidden: Tensor, /*[N,D] in, out*/ input: LossInput, run: Run, grad: boolean): void {
-    this.#head.loss(hidden, input, run, grad);
+  /** Loss of each row of `input`; with `grad`, the gradient of Σ weight·loss in hidden, for `backward`, else null. */
+  loss(hidden: Tensor, /*[N,D]*/ input: LossInput, run: Run, grad: boolean): Tensor | null {
+    return this.#head.loss(hidden, input, run, grad);
   }
 
   /** Adds to every parameter's gradient; the run must be the forward's. */

@@ -1,6 +1,7 @@
 /**
- * The head: logits and loss by chunks of rows, so that the whole N×V never exists. The gradient of the hidden states is
- * made in the same sweep (the idea of Liger's fused linear cross-entropy, Hsu et al. 2024), over the hidden states.
+ * The head: logits and loss by chunks of rows, so that the whole N×V never exists; the gradient of the hidden states is
+ * made in the same sweep (the idea of Liger's fused linear cross-entropy, Hsu et al. 2024). Only rows that are trained are
+ * looked at: of an instruction's prompt no logit is ever computed.
  * @module
  */
 import type { LossOpts } from "../core/backend.ts";
@@ -9,13 +10,15 @@ import type { Linear } from "./linear.ts";
 import type { Run } from "./module.ts";
 import { withKeep } from "./run.ts";
 
-/** What the loss needs besides the hidden states. */
+/** What the loss needs besides the hidden states: M of their N rows, each at most once with a weight other than 0. */
 export interface LossInput {
-  readonly targets: Tensor /* i32 [N] */;
-  /** 0: not trained. The gradient is that of Σ weight·loss. */
-  readonly weights: Tensor /* f32 [N] */;
+  /** Which rows. */
+  readonly rows: Tensor /* i32 [M] */;
+  readonly targets: Tensor /* i32 [M] */;
+  /** 0: not trained (padding). The gradient is that of Σ weight·loss. */
+  readonly weights: Tensor /* f32 [M] */;
   /** Written: unweighted loss of each row, 0 where the weight is 0. */
-  readonly loss: Tensor /* f32 [N] */;
+  readonly loss: Tensor /* f32 [M] */;
   /** Rows whose logits exist at once. */
   readonly chunk: number;
   readonly smoothing?: number;
@@ -41,32 +44,42 @@ export class Head {
     run.arena.release(mark);
   }
 
-  /** Loss of each row; with `grad`, hidden becomes the gradient of Σ weight·loss, and the head's own gradients are added. */
-  loss(hidden: Tensor, /*[N,D] in, out*/ l: LossInput, run: Run, grad: boolean): void {
-    const { arena, be } = run, [n] = hidden.shape;
-    const o: LossOpts = { softcap: this.softcap, smoothing: l.smoothing ?? 0, zLoss: l.zLoss ?? 0 };
-    for (let from = 0; from < n; from += l.chunk) {
-      const mark = arena.mark(), to = Math.min(n, from + l.chunk);
-      const rows = slice(hidden, from, to), pass = withKeep(run, grad);
-      const logits = arena.act(to - from, this.vocab);
-      this.linear.forward([logits], rows, pass);
-      const part = (t: Tensor) => slice(t, from, to);
-      be.crossEntropy(part(l.loss), logits, part(l.targets), part(l.weights), o);
-      if (grad) this.#backward(rows, logits, pass);
+  /**
+   * Loss of each row. With `grad`, adds the head's own gradients and returns that of Σ weight·loss in the hidden states
+   * (their own memory where activations are not f32).
+   */
+  loss(hidden: Tensor, /*[N,D]*/ l: LossInput, run: Run, grad: boolean): Tensor | null {
+    const { arena, be } = run, [m] = l.rows.shape;
+    const dHidden = grad ? arena.tensor("f32", ...hidden.shape) : null;
+    if (dHidden) be.fill(dHidden, 0);
+    for (let from = 0; from < m; from += l.chunk) {
+      const mark = arena.mark();
+      this.#chunk(hidden, dHidden, cut(l, from, Math.min(m, from + l.chunk)), run);
       arena.release(mark);
     }
+    if (!dHidden || be.actDtype === "f32") return dHidden;
+    be.copy(hidden, dHidden);
+    return hidden;
   }
 
-  /** hidden rows become their gradient; a trained head needs them first, so they are copied then. */
-  #backward(rows: Tensor, dLogits: Tensor, run: Run): void {
-    const { weight, lora } = this.linear;
-    let x = rows;
-    if (weight.param || lora) {
-      x = run.arena.act(...rows.shape);
-      run.be.copy(x, rows);
-    }
-    this.linear.backwardParams(this.linear.backwardInput(rows, [dLogits], run, 0), [dLogits], x, run);
+  #chunk(hidden: Tensor, dHidden: Tensor | null, l: LossInput, run: Run): void {
+    const { arena, be } = run, [m] = l.rows.shape, d = hidden.shape[1], pass = withKeep(run, dHidden !== null);
+    const x = arena.act(m, d), logits = arena.act(m, this.vocab);
+    be.embed(x, hidden, l.rows, 1); // a table's rows by number
+    this.linear.forward([logits], x, pass);
+    const o: LossOpts = { softcap: this.softcap, smoothing: l.smoothing ?? 0, zLoss: l.zLoss ?? 0 };
+    be.crossEntropy(l.loss, logits, l.targets, l.weights, o);
+    if (!dHidden) return;
+    const dx = arena.act(m, d);
+    this.linear.backwardParams(this.linear.backwardInput(dx, [logits], pass, 0), [logits], x, pass);
+    be.embedBwd(dHidden, dx, l.rows, 1);
   }
+}
+
+/** Rows [from, to) of it. */
+function cut(l: LossInput, from: number, to: number): LossInput {
+  const part = (t: Tensor) => slice(t, from, to);
+  return { ...l, rows: part(l.rows), targets: part(l.targets), weights: part(l.weights), loss: part(l.loss) };
 }
 
 /** t·tanh(z/t) in place on the host (gemma 2's final soft cap); nothing when t is 0. */

@@ -65,6 +65,17 @@ export class Linear {
     }
   }
 
+  /** What `forward` keeps, without its outputs: the same numbers from the same calls. */
+  refill(x: Tensor, /*[N,I]*/ run: Run, kept: Kept = this.reserve(x.shape[0], run)): void {
+    const { arena } = run, mark = arena.mark();
+    if (kept.kind === "dora") this.forward(this.parts.map((p) => arena.act(x.shape[0], p)), x, run, kept);
+    if (kept.kind === "lora") {
+      run.be.matmul(kept.xa, dropped(this.lora!, x, run), this.lora!.a.value, null, { transB: true });
+      run.save(this, kept.xa);
+    }
+    arena.release(mark);
+  }
+
   /** dx = (beta 0) or += (beta 1). `backwardParams` must follow before the arena is released. */
   backwardInput(dx: Tensor, /*[N,I]*/ dys: readonly Tensor[], run: Run, beta: 0 | 1): Pending {
     const { lora } = this;

@@ -2,10 +2,11 @@
 import type { Act } from "../core/backend.ts";
 import type { Tensor } from "../core/tensor.ts";
 import type { Linear } from "./linear.ts";
-import type { Module, Run } from "./module.ts";
+import type { Mixer } from "./block.ts";
+import type { Run } from "./module.ts";
 
 /** gate and up are two linears, or one fused linear of two parts. */
-export class Mlp implements Module {
+export class Mlp implements Mixer {
   readonly inputs: readonly Linear[];
   readonly down: Linear;
   readonly ffn: number;
@@ -18,8 +19,16 @@ export class Mlp implements Module {
     this.act = act;
   }
 
-  /** Keeps x, gate and up; act(gate)·up is made again in the backward. */
   forward(out: Tensor, /*[N,D]*/ x: Tensor, /*[N,D]*/ run: Run): void {
+    this.#run(out, x, run);
+  }
+
+  refill(x: Tensor, /*[N,D]*/ run: Run): void {
+    this.#run(null, x, run);
+  }
+
+  /** Keeps x, gate and up; act(gate)·up is made again in the backward. */
+  #run(out: Tensor | null, x: Tensor, run: Run): void {
     const { arena } = run, [n] = x.shape;
     const gate = arena.act(n, this.ffn), up = arena.act(n, this.ffn);
     forwardInto(this.inputs, [gate, up], x, run);
@@ -27,7 +36,8 @@ export class Mlp implements Module {
     const mark = arena.mark();
     const h = arena.act(n, this.ffn);
     run.be.glu(h, gate, up, this.act);
-    this.down.forward([out], h, run, kept);
+    if (out) this.down.forward([out], h, run, kept);
+    else this.down.refill(h, run, kept);
     arena.release(mark);
     run.save(this, x, gate, up);
   }

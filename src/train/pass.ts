@@ -30,15 +30,24 @@ export interface PassOptions {
   readonly neftune?: number;
 }
 
-/** The device side of a batch, cut to its size. */
-interface Inputs {
+/** The device side of a batch, cut to its size: N tokens, S sequences, M trained rows. */
+export interface Inputs {
   readonly ids: Tensor /* i32 [N] */;
-  readonly targets: Tensor /* i32 [N] */;
   readonly pos: Tensor /* i32 [N] */;
-  readonly weights: Tensor /* f32 [N] */;
-  readonly loss: Tensor /* f32 [N] */;
   readonly cu: Tensor /* i32 [S+1] */;
   readonly noise: Tensor /* f32 [N] */;
+  /** The rows with a weight, then padding of weight 0. */
+  readonly rows: Tensor /* i32 [M] */;
+  readonly targets: Tensor /* i32 [M] */;
+  readonly weights: Tensor /* f32 [M] */;
+  readonly loss: Tensor /* f32 [M] */;
+  /** `rows` on the host, without padding. */
+  readonly trained: Int32Array;
+}
+
+/** Everything that decides which calls a pass makes: passes of equal shape may replay one recording. */
+export function shapeOf(i: Inputs): string {
+  return [i.ids, i.cu, i.rows].map((t) => t.shape[0]).join(" ");
 }
 
 /** Input tensors of fixed address, an arena, and passes over them. */
@@ -47,7 +56,7 @@ export class Pass {
   /** Σ weight·loss of the passes since it was last zeroed. */
   readonly lossSum: Tensor /* f32 [1] */;
   readonly #arenaInputs: Arena;
-  readonly #full: Inputs;
+  readonly #full: Omit<Inputs, "trained">;
   readonly #seed: Tensor /* i32 [2] */;
   readonly #chunk: number;
 
@@ -64,13 +73,8 @@ export class Pass {
     this.#arenaInputs = new Arena(be, inputBytes(o));
     const place = (dtype: "i32" | "f32", size: number) => this.#arenaInputs.tensor(dtype, size);
     this.#full = {
-      ids: place("i32", n),
-      targets: place("i32", n),
-      pos: place("i32", n),
-      weights: place("f32", n),
-      loss: place("f32", n),
-      cu: place("i32", s + 1),
-      noise: place("f32", n),
+      ...{ ids: place("i32", n), pos: place("i32", n), cu: place("i32", s + 1), noise: place("f32", n) },
+      ...{ rows: place("i32", n), targets: place("i32", n), weights: place("f32", n), loss: place("f32", n) },
     };
     this.#seed = place("i32", 2);
     this.lossSum = place("f32", 1);
@@ -94,16 +98,20 @@ export class Pass {
           `${maxTokens} in ${maxSequences} of up to ${maxLength} were planned`,
       );
     }
-    const cut = (t: Tensor, size: number): Tensor => ({ ...t, shape: [size] });
-    const { ids, targets, pos, loss, cu, noise, weights: w } = this.#full;
-    const inputs = { ids: cut(ids, n), targets: cut(targets, n), pos: cut(pos, n), loss: cut(loss, n) };
-    const all: Inputs = { ...inputs, weights: cut(w, n), cu: cut(cu, s + 1), noise: cut(noise, n) };
+    const trained = trainedRows(b, weights), m = paddedRows(trained.length, n, maxTokens);
+    const cut = (t: Tensor, size: number): Tensor => ({ ...t, shape: [size] }), full = this.#full;
+    const all: Inputs = {
+      ...{ ids: cut(full.ids, n), pos: cut(full.pos, n), cu: cut(full.cu, s + 1), noise: cut(full.noise, n) },
+      ...{ rows: cut(full.rows, m), targets: cut(full.targets, m), weights: cut(full.weights, m) },
+      ...{ loss: cut(full.loss, m), trained },
+    };
     this.decoder.prepare(longest);
     this.be.upload(all.ids, b.ids);
-    this.be.upload(all.targets, b.targets);
     this.be.upload(all.pos, b.pos);
-    this.be.upload(all.weights, weights);
     this.be.upload(all.cu, b.cu);
+    this.be.upload(all.rows, gather(trained, m, (row) => row, Int32Array));
+    this.be.upload(all.targets, gather(trained, m, (row) => b.targets[row], Int32Array));
+    this.be.upload(all.weights, gather(trained, m, (row) => weights[row], Float32Array));
     this.be.upload(this.#seed, Int32Array.from(seed));
     if (this.o.neftune) this.be.upload(all.noise, noiseOf(b, this.o.neftune, this.decoder.config.dim));
     return all;
@@ -117,8 +125,7 @@ export class Pass {
       noise: this.o.neftune ? i.noise : null,
     });
     const hidden = this.decoder.forward(i.ids, run);
-    this.decoder.loss(hidden, this.#lossInput(i), run, true);
-    this.decoder.backward(hidden, run);
+    this.decoder.backward(this.decoder.loss(hidden, this.#lossInput(i), run, true)!, run);
     this.#sum(i);
     arena.release(mark);
   }
@@ -135,7 +142,8 @@ export class Pass {
 
   #lossInput(i: Inputs) {
     const { smoothing, zLoss } = this.o;
-    return { targets: i.targets, weights: i.weights, loss: i.loss, chunk: this.#chunk, smoothing, zLoss };
+    const { rows, targets, weights, loss } = i;
+    return { rows, targets, weights, loss, chunk: this.#chunk, smoothing, zLoss };
   }
 
   /** lossSum += Σ weight·loss, as a column dot product. */
@@ -153,7 +161,35 @@ export class Pass {
 /** Bytes of the input tensors. */
 export function inputBytes(o: Pick<PassOptions, "maxTokens" | "maxSequences">): number {
   const place = (elements: number) => Math.ceil(elements * 4 / 256) * 256;
-  return 6 * place(o.maxTokens) + place(o.maxSequences + 1) + 2 * place(2);
+  return 7 * place(o.maxTokens) + place(o.maxSequences + 1) + 2 * place(2);
+}
+
+/** Tokens with a weight. */
+function trainedRows(b: Batch, weights: Float32Array): Int32Array {
+  let m = 0;
+  const rows = new Int32Array(b.ids.length);
+  for (let n = 0; n < rows.length; n++) if (weights[n] !== 0) rows[m++] = n;
+  return rows.slice(0, m);
+}
+
+/** Steps in which the number of trained rows grows, as a share of the largest batch: few shapes, little padding. */
+const STEPS = 16;
+
+function paddedRows(m: number, n: number, maxTokens: number): number {
+  const unit = Math.max(1, Math.ceil(maxTokens / STEPS));
+  return Math.min(n, Math.max(1, Math.ceil(m / unit)) * unit);
+}
+
+/** `f` of each row, zero in the padding. */
+function gather<T extends Int32Array | Float32Array>(
+  rows: Int32Array,
+  m: number,
+  f: (row: number) => number,
+  kind: new (n: number) => T,
+): T {
+  const out = new kind(m);
+  rows.forEach((row, i) => out[i] = f(row));
+  return out;
 }
 
 /** α/√(length·D) for each row. */

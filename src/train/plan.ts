@@ -111,5 +111,5 @@ function recordPass(rec: RecordingBackend, decoder: Decoder, o: PassOptions, tra
 function largestBatch(o: PassOptions): Batch {
   const n = o.maxTokens, s = Math.min(o.maxSequences, n), zeros = () => new Int32Array(n);
   const cu = Int32Array.from({ length: s + 1 }, (_, i) => Math.min(n, i * o.maxLength));
-  return { ids: zeros(), targets: zeros(), weights: new Float32Array(n), pos: zeros(), cu };
+  return { ids: zeros(), targets: zeros(), weights: new Float32Array(n).fill(1), pos: zeros(), cu };
 }

@@ -9,7 +9,7 @@ import { DataError } from "../core/errors.ts";
 import type { Tensor } from "../core/tensor.ts";
 import type { Batch } from "../data/types.ts";
 import type { Model } from "../models/load.ts";
-import { Pass, type PassOptions } from "./pass.ts";
+import { Pass, type PassOptions, shapeOf } from "./pass.ts";
 import { planArena } from "./plan.ts";
 import type { Optimizer } from "./types.ts";
 
@@ -101,7 +101,7 @@ export class Stepper {
     be.fill(this.pass.lossSum, 0);
     micro.forEach((b, i) => {
       const inputs = this.pass.upload(b, b.weights.map((w) => w / divisor), [s.seed ?? 0, s.t * 256 + i]);
-      this.#launch(`pass ${b.ids.length} ${b.cu.length}`, () => this.pass.train(inputs));
+      this.#launch(`pass ${shapeOf(inputs)}`, () => this.pass.train(inputs));
     });
     return tokens;
   }
@@ -123,14 +123,11 @@ export class Stepper {
   async evaluate(b: Batch, o: { adapters?: boolean } = {}): Promise<Evaluation> {
     const inputs = this.pass.upload(b);
     this.pass.evaluate(inputs, o.adapters ?? true);
-    const perToken = new Float32Array(b.ids.length);
-    await this.model.be.download(inputs.loss, perToken);
-    let loss = 0, tokens = 0;
-    for (let n = 0; n < perToken.length; n++) {
-      if (b.weights[n] === 0) continue;
-      loss += perToken[n];
-      tokens++;
-    }
+    const losses = new Float32Array(inputs.loss.shape[0]), perToken = new Float32Array(b.ids.length);
+    await this.model.be.download(inputs.loss, losses);
+    let loss = 0;
+    inputs.trained.forEach((row, i) => loss += perToken[row] = losses[i]);
+    const tokens = inputs.trained.length;
     return { loss: tokens ? loss / tokens : NaN, tokens, perToken };
   }
 

@@ -52,19 +52,22 @@ class Rig {
   /** Σ weight·loss, after a backward when `grad`. */
   async loss(b: Batch, o: { grad: boolean; chunk?: number; adapters?: boolean }): Promise<number> {
     const { be, decoder } = this.model, mark = this.arena.mark(), n = b.ids.length;
-    const weights = this.arena.tensor("f32", n), loss = this.arena.tensor("f32", n);
-    be.upload(weights, b.weights);
+    // Every row in a shuffled order, and one of weight 0 a second time: padding.
+    const rows = Int32Array.from({ length: n + 1 }, (_, i) => i < n ? (i * 5 + 2) % n : b.weights.indexOf(0));
+    const weights = this.arena.tensor("f32", n + 1), loss = this.arena.tensor("f32", n + 1);
+    be.upload(weights, Float32Array.from(rows, (r) => b.weights[r]));
     const run = createRun({
       ...{ be, arena: this.arena, pos: this.#ints(b.pos), cu: this.#ints(b.cu), maxLen: n, keep: o.grad },
       ...{ seed: this.#seed, adapters: o.adapters },
     });
-    const ids = this.#ints(b.ids), targets = this.#ints(b.targets);
-    const hidden = decoder.forward(ids, run);
-    decoder.loss(hidden, { targets, weights, loss, chunk: o.chunk ?? 4, smoothing: 0.1, zLoss: 0.01 }, run, o.grad);
-    if (o.grad) decoder.backward(hidden, run);
-    const rows = await read(this.model, loss);
+    const targets = this.#ints(Int32Array.from(rows, (r) => b.targets[r])),
+      hidden = decoder.forward(this.#ints(b.ids), run);
+    const input = { rows: this.#ints(rows), targets, weights, loss, chunk: o.chunk ?? 4, smoothing: 0.1, zLoss: 0.01 };
+    const dHidden = decoder.loss(hidden, input, run, o.grad);
+    if (dHidden) decoder.backward(dHidden, run);
+    const losses = await read(this.model, loss);
     this.arena.release(mark);
-    return rows.reduce((sum, x, i) => sum + x * b.weights[i], 0);
+    return losses.reduce((sum, x, i) => sum + x * b.weights[rows[i]], 0);
   }
 
   /** Logits of every row of a packed batch. */

@@ -127,11 +127,11 @@ describe("the step", () => {
 });
 
 describe("what is planned and recorded", () => {
-  test("the second step makes the calls of the first, and the third of any batch as large", async () => {
+  test("the second and third step make the calls of the first, on other tokens", async () => {
     const rec = new RecordingBackend(), { stepper } = await setup({ be: rec }), calls: string[][] = [];
     for (let t = 1; t <= 3; t++) {
       rec.take();
-      await stepper.step([batch([9, 4], t), batch([7, 3], t, 5)], { lr: 1, t });
+      await stepper.step([batch([9, 4], 1, t), batch([7, 3], 1, 5 * t)], { lr: 1, t });
       calls.push(rec.take().map(line));
     }
     expect(calls[1]).toEqual(calls[0]);
