@@ -119,7 +119,8 @@ function units(
   N: number,
   block: number,
 ): { wide: number; across: number; tall: number } {
-  const wide = roundUp(Math.min(NB, Math.max(32, ceil(N, 2 * threads))), Math.max(16, block)), across = ceil(N, wide);
+  const count = ceil(N, Math.min(NB, Math.max(32, ceil(N, 2 * threads))));
+  const wide = roundUp(ceil(N, count), Math.max(16, block)), across = ceil(N, wide);
   const enough = threads === 1 ? 1 : 2 * threads;
   const tall = across >= enough ? rows : Math.min(rows, roundUp(ceil(rows, ceil(enough, across)), TILE_ROWS));
   return { wide, across, tall };
