@@ -78,11 +78,16 @@ export class Prober {
     return this.#run(ids, true);
   }
 
+  /** Logits after the last token, f32 [V]. */
+  last(ids: ArrayLike<number>): Promise<Float32Array> {
+    return this.#run(ids, false);
+  }
+
   /** Continues greedily until one of `ends` or the length is reached. @returns the new ids, the end included */
   async continue(ids: ArrayLike<number>, ends: ReadonlySet<number>): Promise<number[]> {
     const all = Array.from(ids);
     while (all.length < this.length) {
-      const next = argmax(await this.#run(all, false));
+      const next = argmax(await this.last(all));
       all.push(next);
       if (ends.has(next)) break;
     }

@@ -1,28 +1,35 @@
 /** Types and bytes of quantised files, against llama.cpp's own quantiser and against its published rules. */
 import { Buffer } from "node:buffer";
 import { execFileSync } from "node:child_process";
-import { mkdirSync, writeFileSync } from "node:fs";
+import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { describe, expect, test } from "vitest";
 import { ConfigError } from "../../src/core/errors.ts";
-import { writeModelGguf } from "../../src/export/gguf.ts";
+import { type Importance, writeModelGguf } from "../../src/export/gguf.ts";
 import { mergeModel } from "../../src/export/merge.ts";
 import { chooseTypes, fileTypeOf, fitRows, parseQuantization, QUANTIZATIONS } from "../../src/export/quantization.ts";
 import { openGguf } from "../../src/formats/gguf_read.ts";
 import { readBytes } from "../../src/formats/stored.ts";
-import { openModel } from "../../src/models/mod.ts";
+import { type ModelSource, openModel } from "../../src/models/mod.ts";
 import { familyOf } from "../../src/models/registry.ts";
 import { loadTokenizer } from "../../src/tokenizer/mod.ts";
 import { openBlockCodec } from "../../wasm/blocks.ts";
-import { inFolder } from "../formats/files.ts";
+import { inFolder, random } from "../formats/files.ts";
 import { oracleMissing } from "./oracle.ts";
 import { EXPRESSIBLE, writeTinyFolder } from "./tiny_folder.ts";
 
 const missing = oracleMissing();
 
+interface ThereJob {
+  input: string;
+  output: string;
+  fileType: number;
+  importance?: Record<string, number[]>;
+}
+
 /** Seconds llama.cpp's quantiser took for each job, one thread. */
-function quantizeThere(dir: string, jobs: { input: string; output: string; fileType: number }[]): number[] {
+function quantizeThere(dir: string, jobs: ThereJob[]): number[] {
   const path = join(dir, "jobs.json");
   writeFileSync(path, JSON.stringify(jobs.map((j) => ({ ...j, threads: 1 }))));
   const script = fileURLToPath(new URL("../oracles/quantize.ts", import.meta.url));
@@ -40,40 +47,55 @@ const SHAPE = {
 };
 
 describe.skipIf(missing)(`our files are llama.cpp's own${missing ? ` (${missing})` : ""}`, () => {
-  test("to the byte, from the same f16 file, in every type", async () => {
-    await inFolder(async (dir) => {
-      const codec = await openBlockCodec(1);
-      for (const tied of [false, true]) {
-        const folder = join(dir, `tied-${tied}`), input = join(dir, `input-${tied}.gguf`);
-        mkdirSync(folder);
-        await writeTinyFolder(folder, { ...SHAPE, tie_word_embeddings: tied });
-        const original = openModel(folder), tokenizer = loadTokenizer(folder);
+  test.each([["untied", false], ["tied, with an importance matrix", true]])(
+    "to the byte, from the same f16 file, in every type: %s",
+    async (name, weighed) => {
+      await inFolder(async (dir) => {
+        const codec = await openBlockCodec(1), input = join(dir, "input.gguf");
+        await writeTinyFolder(dir, { ...SHAPE, tie_word_embeddings: name.startsWith("tied") });
+        const original = openModel(dir), tokenizer = loadTokenizer(dir);
         await writeModelGguf(input, mergeModel(original, null), { quantization: "f16", tokenizer, codec });
         original.close();
         const source = openModel(input);
-        const names = QUANTIZATIONS.filter((q) => q !== "f32");
+        const importance = weighed ? randomImportance(source) : undefined;
+        const given = importance && Object.fromEntries([...importance].map(([n, x]) => [n, [...x]]));
+        const types = QUANTIZATIONS.filter((q) => q !== "f32");
         const output = (q: string) => join(dir, `theirs-${q}.gguf`);
-        quantizeThere(dir, names.map((q) => ({ input, output: output(q), fileType: fileTypeOf(q) })));
-        for (const quantization of names) {
+        quantizeThere(
+          dir,
+          types.map((q) => ({ input, output: output(q), fileType: fileTypeOf(q), importance: given })),
+        );
+        for (const quantization of types) {
           const path = join(dir, "ours.gguf");
-          await writeModelGguf(path, mergeModel(source, null), { quantization, tokenizer, codec });
-          const [ours, theirs] = [openGguf(path), openGguf(output(quantization))];
-          expect(ours.meta).toEqual(theirs.meta);
-          expect(ours.tensors.size).toBe(theirs.tensors.size);
-          for (const t of theirs.tensors.values()) {
-            const own = ours.tensors.get(t.name)!;
-            expect(own.dtype, `${t.name} in ${quantization}`).toBe(t.dtype);
-            expect(Buffer.compare(readBytes(own), readBytes(t)), `${t.name} in ${quantization}`).toBe(0);
-          }
-          ours.close();
-          theirs.close();
+          await writeModelGguf(path, mergeModel(source, null), { quantization, tokenizer, codec, importance });
+          expectSame(path, output(quantization), quantization);
         }
         source.close();
-      }
-      codec.close();
-    });
-  });
+        codec.close();
+      });
+    },
+  );
 });
+
+/** Weights between 0 and 4 for every linear of the blocks; the embedding has none, as in llama.cpp's own files. */
+function randomImportance(source: ModelSource): Importance {
+  const next = random(5);
+  const linears = source.tensors.filter((t) => t.shape.length === 2 && t.ours.startsWith("layers."));
+  return new Map(linears.map((t) => [t.gguf, Float32Array.from({ length: t.shape[1]! }, () => 4 * next() ** 2)]));
+}
+
+function expectSame(path: string, wish: string, quantization: string): void {
+  const [ours, theirs] = [openGguf(path), openGguf(wish)];
+  expect(ours.meta).toEqual(theirs.meta);
+  expect(ours.tensors.size).toBe(theirs.tensors.size);
+  for (const t of theirs.tensors.values()) {
+    const own = ours.tensors.get(t.name)!;
+    expect(own.dtype, `${t.name} in ${quantization}`).toBe(t.dtype);
+    expect(Buffer.compare(readBytes(own), readBytes(t)), `${t.name} in ${quantization}`).toBe(0);
+  }
+  ours.close();
+  theirs.close();
+}
 
 describe("chooseTypes()", () => {
   const hf = { ...EXPRESSIBLE.llama, num_hidden_layers: 32, hidden_size: 256, num_attention_heads: 8, head_dim: 32 };
