@@ -84,12 +84,15 @@ describe("a pool of threads", () => {
     for (let i = 0; i < 20; i++) (await createWasmBackend({ threads: 4 })).close();
   });
 
-  test("does not keep a process alive that forgot to close it", () => {
-    const script = fileURLToPath(new URL("forgetful.ts", import.meta.url));
-    const args = "Deno" in globalThis ? ["run", "-A", script] : [script];
-    const { status, stdout, signal } = spawnSync(process.execPath, args, { encoding: "utf8", timeout: 30_000 });
-    expect({ status, signal, stdout: stdout.trim() }).toEqual({ status: 0, signal: null, stdout: "computed 12" });
-  });
+  test.each(["here", "in a worker", "in a worker that is terminated"])(
+    "does not outlive a process that left it open %s",
+    (where) => {
+      const script = fileURLToPath(new URL("forgetful.ts", import.meta.url));
+      const args = [..."Deno" in globalThis ? ["run", "-A"] : [], script, where];
+      const { status, stdout, signal } = spawnSync(process.execPath, args, { encoding: "utf8", timeout: 30_000 });
+      expect({ status, signal, stdout: stdout.trim() }).toEqual({ status: 0, signal: null, stdout: "computed 12" });
+    },
+  );
 });
 
 describe("the choice of kernels", () => {
