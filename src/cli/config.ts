@@ -40,6 +40,8 @@ const DATA = {
   train_on_responses_only: { kind: "flag", default: true, help: "The opposite of --train_on_inputs." },
   response_turns: { kind: "text", default: "all", choices: ["all", "last"],
     help: "Which assistant turns of a conversation are trained." },
+  preference: { kind: "text", default: "refuse", choices: ["refuse", "chosen"],
+    help: "Records with a chosen and a rejected answer: refuse them, or train on the chosen ones." },
   packing: { kind: "flag", default: false, unsloth: true,
     help: "Lay rows end to end up to max_seq_length; positions restart and attention does not cross." },
   group_by_length: { kind: "flag", default: false, help: "Batches of rows of like length." },

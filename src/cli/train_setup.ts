@@ -146,6 +146,7 @@ async function loadData(config: Config, tokenizer: Tokenizer, source: ModelSourc
     maxLength: Math.min(config.max_seq_length, source.config.maxPos),
     template: config.chat_template === "alpaca" ? "alpaca" : "auto",
     trainOn: config.train_on_inputs ? "all" : config.response_turns === "last" ? "last" : "answers",
+    preference: config.preference,
     vocab: source.config.vocab,
     onProgress: (done, total) => terminal.status(done < total ? `Tokenising ${done} of ${total}` : ""),
     ...(config.raw_text_file ? { chunks: { size: config.chunk_size, stride: config.stride } } : {}),
@@ -282,7 +283,7 @@ function fingerprint(c: Config, found: FoundModel, counts: Counts, steps: number
     ...["use_dora", "random_state", "per_device_train_batch_size", "gradient_accumulation_steps", "learning_rate"],
     ...["warmup_steps", "lr_scheduler_type", "optim", "weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon"],
     ...["max_grad_norm", "label_smoothing_factor", "seed", "packing", "group_by_length", "train_on_inputs"],
-    ...["response_turns", "chat_template", "eval_split", "adaptive_rank", "adaptive_rank_target"],
+    ...["response_turns", "preference", "chat_template", "eval_split", "adaptive_rank", "adaptive_rank_target"],
     ...["adaptive_rank_interval"],
     ...["full_finetuning", "loraplus_lr_ratio", "neftune_noise_alpha", "init_lora_weights", "load_in_4bit"],
   ] as const;

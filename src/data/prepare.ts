@@ -95,7 +95,7 @@ function maskExample(example: Example, tokenizer: Tokenizer, o: PrepareOptions, 
     if (o.preference !== "chosen") {
       throw new DataError(
         "Cannot fine-tune on preferences: each record has a chosen and a rejected answer; train on the chosen ones alone " +
-          "with preference 'chosen'",
+          "with --preference chosen",
       );
     }
     seen.preference = true;

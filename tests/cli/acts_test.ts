@@ -166,6 +166,19 @@ test("--eval_split with --per_device_eval_batch_size evaluates held-out rows", a
   expect(four).toEqual(one);
 });
 
+test("--preference chosen trains on the chosen answers, which are refused without it", async () => {
+  const record = { prompt: "Where does the owl live?", chosen: "In a tree.", rejected: "In the sea." };
+  writeFileSync(at("pairs.json"), JSON.stringify([record, record]));
+  const run = (...more: string[]) =>
+    cli(["train", "--model_name", tiny.model, "--dataset", at("pairs.json"), "--dry_run", ...more]);
+  expect((await run()).notes.at(-1)).toContain("--preference chosen");
+  const { status, out } = await run("--preference", "chosen");
+  expect(status).toBe(0);
+  const text = out.join("\n").replaceAll(/[[\]]/g, "");
+  expect(text).toContain("Answer: In a tree.");
+  expect(text).not.toContain("sea");
+});
+
 test("--bias needs a model that has biases", async () => {
   const run = await cli([
     "train",
