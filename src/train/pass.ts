@@ -16,6 +16,8 @@ import { createRun } from "../nn/run.ts";
 export interface PassOptions {
   /** Most tokens of a micro-batch. */
   readonly maxTokens: number;
+  /** Most tokens of a micro-batch that is trained, where evaluation has larger ones. Default: maxTokens. */
+  readonly trainTokens?: number;
   /** Most sequences of a micro-batch. */
   readonly maxSequences: number;
   /** Longest sequence in tokens. */

@@ -98,9 +98,8 @@ export function planArena(model: Model, o: PassOptions): number {
 /** Peak of the arena over a pass of the largest shape. */
 function recordPass(rec: RecordingBackend, decoder: Decoder, o: PassOptions, train: boolean): number {
   const pass = new Pass(rec, decoder, o, Number.MAX_SAFE_INTEGER);
-  const inputs = pass.upload(largestBatch(o));
-  if (train) pass.train(inputs);
-  pass.evaluate(inputs, true);
+  if (train) pass.train(pass.upload(largestBatch(o, o.trainTokens ?? o.maxTokens)));
+  pass.evaluate(pass.upload(largestBatch(o, o.maxTokens)), true);
   const peak = pass.arena.peakBytes;
   pass.close();
   rec.calls.length = 0;
@@ -108,8 +107,8 @@ function recordPass(rec: RecordingBackend, decoder: Decoder, o: PassOptions, tra
 }
 
 /** A batch of as many tokens and sequences as the pass takes; only its shape counts. */
-function largestBatch(o: PassOptions): Batch {
-  const n = o.maxTokens, s = Math.min(o.maxSequences, n), zeros = () => new Int32Array(n);
+function largestBatch(o: PassOptions, n: number): Batch {
+  const s = Math.min(o.maxSequences, n), zeros = () => new Int32Array(n);
   const cu = Int32Array.from({ length: s + 1 }, (_, i) => Math.min(n, i * o.maxLength));
   return { ids: zeros(), targets: zeros(), weights: new Float32Array(n).fill(1), pos: zeros(), cu };
 }

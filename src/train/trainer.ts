@@ -105,6 +105,7 @@ export function passOptions(
   const held = run.heldOut ? bounds(run.heldOut, run.evalBatchSize, null) : train;
   return {
     maxTokens: Math.max(train.tokens, held.tokens),
+    trainTokens: train.tokens,
     maxSequences: Math.max(train.sequences, held.sequences),
     maxLength: Math.max(train.length, held.length),
     smoothing: run.smoothing,

@@ -8,6 +8,7 @@ import { loadTokenizer } from "../../src/tokenizer/mod.ts";
 import { feed, stepsPerEpoch } from "../../src/train/feed.ts";
 import { readMetrics } from "../../src/train/metrics.ts";
 import { passOptions, train, type TrainEvent, type TrainRun } from "../../src/train/trainer.ts";
+import { planArena } from "../../src/train/plan.ts";
 import { Stepper } from "../../src/train/step.ts";
 import { instructions } from "../../tools/embedded/instructions.ts";
 import { createWasmBackend } from "../../wasm/mod.ts";
@@ -170,6 +171,17 @@ test("a loss that is not finite stops the run and names the batch's records and 
   );
   rmSync(run.dir, { recursive: true });
   await expect(train({ ...run, saveEvery: 0 })).rejects.toThrow("no checkpoint was saved");
+  model.close();
+});
+
+test("large batches of the evaluation do not make the training's activations larger", async () => {
+  const model = await fresh(), run = runOf(model, "");
+  const arena = (evalBatchSize: number, training: boolean) => {
+    const { trainTokens: _, ...whole } = passOptions({ ...run, heldOut, evalBatchSize });
+    return planArena(model, training ? whole : passOptions({ ...run, heldOut, evalBatchSize }));
+  };
+  expect(arena(7, false)).toBeLessThan(0.6 * arena(7, true));
+  expect(arena(7, false)).toBeGreaterThanOrEqual(arena(1, false));
   model.close();
 });
 
