@@ -15,7 +15,7 @@ import { FROZEN, type LoraOptions, moduleOf, planFull, planLora, type TrainPlan 
 import type { ModelConfig } from "./config.ts";
 import type { ModelSource, SourceTensor } from "./source.ts";
 import { startAdapters } from "./start.ts";
-import { readRows } from "./rows.ts";
+import { CHUNK, readRows } from "./rows.ts";
 
 /** How a model is loaded. Neither `lora` nor `full`: for inference only. */
 export interface LoadOptions {
@@ -166,11 +166,12 @@ async function upload(
     copies.set(tensor, [...(copies.get(tensor) ?? []), params!.get(name)!.value]);
   }
   const total = source.tensors.reduce((n, t) => n + t.stored.bytes, 0);
+  const scratch = new Uint8Array(CHUNK);
   let done = 0;
   for (const t of source.tensors) {
     const frozen = weights.get(t.ours), targets = [...(frozen ? [frozen] : []), ...(copies.get(t.hf) ?? [])];
     for (const target of targets) {
-      for (const { from, to, values } of readRows(t, source.config, target.dtype)) {
+      for (const { from, to, values } of readRows(t, source.config, target.dtype, scratch)) {
         o.backend.upload(slice(target, from, to), values);
         await Promise.resolve();
       }

@@ -1,7 +1,9 @@
 /** A loaded model's trained tensors as an adapter in peft's naming, and back. @module */
 import type { Adapter, FloatTensor } from "../formats/adapter.ts";
 import { withoutZeroDirections } from "../formats/adapter_rank.ts";
+import { isQuant } from "../core/dtype.ts";
 import { ConfigError, FormatError } from "../core/errors.ts";
+import { encodeBf16, encodeFiniteHalves } from "../formats/float16.ts";
 import type { LoraOptions } from "./adapter.ts";
 import type { Model } from "./load.ts";
 
@@ -64,10 +66,37 @@ function doubled(s: LoraOptions): LoraOptions {
   };
 }
 
-/** Sets the trained tensors from an adapter. @throws {FormatError} listing what is missing, unknown or misshapen */
+/** What peft saves beside an adapter on the head or the embedding: a copy of the weight under it. */
+const BASE = /\.base_layer\.weight$/;
+
+/**
+ * Sets the trained tensors from an adapter, and a frozen weight that peft saved beside its adapter (save_embedding_layers:
+ * whenever the head is among the targets).
+ * @throws {FormatError} listing what is missing, unknown or misshapen
+ */
 export function writeAdapter(model: Model, adapter: Pick<Adapter, "tensors">): void {
   const names = new Map((model.params?.list ?? []).map((p) => [peftName(p.name), p.name]));
-  const unknown = [...adapter.tensors.keys()].filter((n) => !names.has(n));
+  const trained = new Map<string, FloatTensor>(), unknown: string[] = [];
+  for (const [n, t] of adapter.tensors) {
+    const name = names.get(peftName(n));
+    if (name) trained.set(name, t);
+    else if (BASE.test(n) && model.plan.adapters.has(n.replace(BASE, ""))) setFrozen(model, n.replace(BASE, ""), t);
+    else unknown.push(n);
+  }
   if (unknown.length) throw new FormatError(`Cannot use the adapter: the model has no ${unknown.join(", ")}`);
-  model.setTrained(new Map([...adapter.tensors].map(([n, t]) => [names.get(n)!, t])));
+  model.setTrained(trained);
+}
+
+/** Replaces the weight under an adapter; a tied head's is the embedding, as in peft. */
+function setFrozen(model: Model, module: string, t: FloatTensor): void {
+  const ours = model.source.tensors.find((x) => x.hf === `${module}.weight`)?.ours ?? "embed";
+  const w = model.weights.get(ours)!, name = `${module}.base_layer.weight`;
+  if (w.shape.join() !== t.shape.join()) {
+    throw new FormatError(`Cannot use the adapter: its '${name}' is [${t.shape}] and the model's [${w.shape}]`);
+  }
+  if (isQuant(w.dtype)) {
+    throw new FormatError(`Cannot use the adapter: its '${name}' cannot replace a weight of type ${w.dtype}`);
+  }
+  const encode = { bf16: encodeBf16, f16: (x: Float32Array) => encodeFiniteHalves(x, name) }[w.dtype as string];
+  model.be.upload(w, encode ? encode(t.values) : t.values);
 }

@@ -4,12 +4,12 @@
  * @module
  */
 import type { DType } from "../core/dtype.ts";
-import { readBytes, readFloats } from "../formats/stored.ts";
+import { readFloats } from "../formats/stored.ts";
 import type { ModelConfig } from "./config.ts";
 import type { SourceTensor } from "./source.ts";
 
 /** Bytes read at once; bounds the host memory a load takes. */
-const CHUNK = 8 << 20;
+export const CHUNK: number = 8 << 20;
 
 /** Rows [from, to) of a tensor. */
 export interface RowChunk {
@@ -18,19 +18,42 @@ export interface RowChunk {
   readonly values: Uint8Array<ArrayBuffer> | Float32Array<ArrayBuffer>;
 }
 
-/** @param as the tensor's own type (bytes as they lie), or f32 */
-export function* readRows(t: SourceTensor, c: ModelConfig, as: DType): Generator<RowChunk> {
+/**
+ * All rows, a chunk at a time; a chunk's values are valid until the next one is asked for.
+ * @param as the tensor's own type (bytes as they lie), or f32
+ * @param scratch memory for the bytes, CHUNK long, so that a load makes no garbage
+ */
+export function* readRows(
+  t: SourceTensor,
+  c: ModelConfig,
+  as: DType,
+  scratch: Uint8Array<ArrayBuffer> = new Uint8Array(Math.min(CHUNK, t.stored.bytes)),
+): Generator<RowChunk> {
   const rows = t.shape[0], heads = headsOf(t, c), unit = heads ? rows / heads : 1;
   const own = as === t.stored.dtype && !(t.ggufAs === "plusOne" && isGguf(t));
-  const rowBytes = Math.max(t.stored.bytes, own ? 0 : rows * 4) / rows;
-  const step = Math.max(unit, Math.floor(CHUNK / rowBytes / unit) * unit);
+  const rowBytes = t.stored.bytes / rows,
+    step = Math.max(unit, Math.floor(CHUNK / Math.max(rowBytes, 4) / unit) * unit);
   for (let from = 0; from < rows; from += step) {
     const to = Math.min(rows, from + step);
-    const values = own ? readBytes(t.stored, from, to) : readFloats(t.stored, from, to);
+    const values = own ? readInto(t, from * rowBytes, (to - from) * rowBytes, scratch) : readFloats(t.stored, from, to);
     if (heads) unpermute(values, unit, to - from);
     if (t.ggufAs === "plusOne" && isGguf(t)) { for (let i = 0; i < values.length; i++) values[i] -= 1; }
     yield { from, to, values };
   }
+}
+
+/** Bytes of a tensor in the scratch memory, or in memory of their own when one head is larger than it. */
+function readInto(
+  t: SourceTensor,
+  at: number,
+  length: number,
+  scratch: Uint8Array<ArrayBuffer>,
+): Uint8Array<ArrayBuffer> {
+  const { source, offset } = t.stored;
+  if (length > scratch.length) return source.read(offset + at, length);
+  const bytes = scratch.subarray(0, length);
+  source.readInto(offset + at, bytes);
+  return bytes;
 }
 
 /**
