@@ -25,6 +25,14 @@ import { type Reference, takeReference, type Verification, verifyModel } from ".
 
 export { parseQuantization, type Quantization, QUANTIZATIONS } from "./quantization.ts";
 export type { Importance } from "./gguf.ts";
+export {
+  type CalibrationOptions,
+  collectImportance,
+  type ImportanceMatrix,
+  importanceOf,
+  readImportance,
+  writeImportance,
+} from "./importance.ts";
 export type { Verification } from "./verify.ts";
 
 /** Forms of export. */

@@ -1,11 +1,12 @@
 /**
- * Logits of a loaded model for whole texts, without a cache: what two models are compared by.
+ * Logits of a loaded model for whole texts, without a cache, and its greedy answers: what two models are compared by.
  * @module
  */
 import { Arena } from "../core/arena.ts";
 import type { Backend } from "../core/backend.ts";
 import { RecordingBackend } from "../core/recording.ts";
 import { slice, type Tensor } from "../core/tensor.ts";
+import { DecoderRunner } from "../infer/runner.ts";
 import type { Model } from "../models/mod.ts";
 import { softcapLogits } from "../nn/head.ts";
 import { createRun } from "../nn/run.ts";
@@ -83,15 +84,24 @@ export class Prober {
     return this.#run(ids, false);
   }
 
-  /** Continues greedily until one of `ends` or the length is reached. @returns the new ids, the end included */
+  /** Continues greedily, over a cache, until one of `ends` or the length is reached. @returns the new ids, the end included */
   async continue(ids: ArrayLike<number>, ends: ReadonlySet<number>): Promise<number[]> {
-    const all = Array.from(ids);
-    while (all.length < this.length) {
-      const next = argmax(await this.last(all));
-      all.push(next);
-      if (ends.has(next)) break;
+    const runner = new DecoderRunner(this.#model, { slots: 1, contextLength: this.length, stepTokens: ids.length });
+    const out: number[] = [];
+    try {
+      for (let step = Int32Array.from(ids), at = 0; ids.length + out.length < this.length;) {
+        const pos = Int32Array.from(step, (_, i) => at + i);
+        const rows = Int32Array.of(step.length - 1);
+        const next = argmax(await runner.forward({ ids: step, pos, seq: new Int32Array(step.length), rows }));
+        out.push(next);
+        if (ends.has(next)) break;
+        at += step.length;
+        step = Int32Array.of(next);
+      }
+      return out;
+    } finally {
+      runner.close();
     }
-    return all.slice(ids.length);
   }
 
   close(): void {

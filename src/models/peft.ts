@@ -1,5 +1,5 @@
 /** A loaded model's trained tensors as an adapter in peft's naming, and back. @module */
-import type { Adapter, FloatTensor } from "../formats/adapter.ts";
+import { type Adapter, type FloatTensor, savedName } from "../formats/adapter.ts";
 import { withoutZeroDirections } from "../formats/adapter_rank.ts";
 import { isQuant } from "../core/dtype.ts";
 import { ConfigError, FormatError } from "../core/errors.ts";
@@ -7,13 +7,7 @@ import { encodeBf16, encodeFiniteHalves } from "../formats/float16.ts";
 import type { LoraOptions } from "./adapter.ts";
 import type { Model } from "./load.ts";
 
-/**
- * The name a parameter has in peft's files, without their `base_model.model.` prefix: copies made by modules_to_save
- * carry the module's own name, DoRA's vector has no suffix (peft, utils/save_and_load.py).
- */
-export function peftName(param: string): string {
-  return param.replace(".modules_to_save.", ".").replace(/\.lora_magnitude_vector\.weight$/, ".lora_magnitude_vector");
-}
+export { savedName as peftName } from "../formats/adapter.ts";
 
 /**
  * The trained tensors as an adapter to the weights as they lie in the file, without directions that adaptive ranks have
@@ -26,7 +20,7 @@ export async function readAdapter(model: Model): Promise<Adapter> {
   const tensors = new Map<string, FloatTensor>(), { first } = model;
   for (const [name, t] of await model.trained()) {
     const start = first.get(name);
-    tensors.set(peftName(name), start ? (name.includes(".lora_A.") ? below(t, start) : beside(t, start)) : t);
+    tensors.set(savedName(name), start ? (name.includes(".lora_A.") ? below(t, start) : beside(t, start)) : t);
   }
   return withoutZeroDirections({ settings: first.size ? doubled(model.lora) : model.lora, tensors });
 }
@@ -75,10 +69,10 @@ const BASE = /\.base_layer\.weight$/;
  * @throws {FormatError} listing what is missing, unknown or misshapen
  */
 export function writeAdapter(model: Model, adapter: Pick<Adapter, "tensors">): void {
-  const names = new Map((model.params?.list ?? []).map((p) => [peftName(p.name), p.name]));
+  const names = new Map((model.params?.list ?? []).map((p) => [savedName(p.name), p.name]));
   const trained = new Map<string, FloatTensor>(), unknown: string[] = [];
   for (const [n, t] of adapter.tensors) {
-    const name = names.get(peftName(n));
+    const name = names.get(savedName(n));
     if (name) trained.set(name, t);
     else if (BASE.test(n) && model.plan.adapters.has(n.replace(BASE, ""))) setFrozen(model, n.replace(BASE, ""), t);
     else unknown.push(n);
