@@ -45,6 +45,7 @@ const DATA = {
   packing: { kind: "flag", default: false, unsloth: true,
     help: "Lay rows end to end up to max_seq_length; positions restart and attention does not cross." },
   group_by_length: { kind: "flag", default: false, help: "Batches of rows of like length." },
+  max_samples: { kind: "int", default: null, range: [1, 1e12], help: "Use only so many records; None: all." },
   skip_bad_rows: { kind: "flag", default: false, help: "Count rows that do not parse instead of refusing the file." },
   raw_text_file: { kind: "text", default: null, unsloth: true, help: "Train on this file as plain text, in chunks." },
   chunk_size: { kind: "int", default: 2048, range: [8, 1 << 20], unsloth: true,

@@ -3,27 +3,11 @@
  * memory it takes. What cannot work is refused here, before anything slow begins.
  * @module
  */
-import { existsSync, readFileSync } from "node:fs";
 import type { Backend } from "../core/backend.ts";
 import { ConfigError, MemoryError } from "../core/errors.ts";
-import {
-  type Counts,
-  type Dataset,
-  openDataset,
-  prepare,
-  type PrepareOptions,
-  type Rows,
-  splitRows,
-} from "../data/mod.ts";
-import {
-  blockLinears,
-  type LoraOptions,
-  type ModelSource,
-  openModel,
-  planTraining,
-  quantizeSource,
-} from "../models/mod.ts";
-import { loadTokenizer, type Tokenizer, withTemplate } from "../tokenizer/mod.ts";
+import type { Counts, Dataset } from "../data/mod.ts";
+import { type LoraOptions, type ModelSource, openModel, planTraining, quantizeSource } from "../models/mod.ts";
+import { loadTokenizer, type Tokenizer } from "../tokenizer/mod.ts";
 import {
   type AdaptiveRankOptions,
   checkAdaptiveRank,
@@ -37,10 +21,11 @@ import { type MemoryPlan, planMemory } from "../train/plan.ts";
 import type { OptimOptions } from "../train/types.ts";
 import type { Config } from "./config.ts";
 import type { CliContext } from "./context.ts";
-import { findDataset, findModel, type FoundModel } from "./find_model.ts";
-import { EMBEDDED, embeddedFile } from "./assets.ts";
+import { findModel, type FoundModel } from "./find_model.ts";
+import { loraOptions } from "./lora_options.ts";
 import type { Settings } from "./settings.ts";
 import { bytesText } from "./terminal.ts";
+import { chooseTemplate, loadData } from "./train_data.ts";
 
 /** Everything known before the weights are read. */
 export interface TrainSetup {
@@ -112,138 +97,11 @@ function open(path: string, config: Config): ModelSource {
   );
 }
 
-function chooseTemplate(tokenizer: Tokenizer, { chat_template: wanted }: Config): Tokenizer {
-  if (wanted === null || wanted === "alpaca") return tokenizer;
-  if (wanted === "chatml") return withTemplate(tokenizer, wanted);
-  if (!existsSync(wanted)) {
-    throw new ConfigError(`Cannot use --chat_template ${wanted}: it is neither alpaca, chatml nor a file`);
-  }
-  return withTemplate(tokenizer, readFileSync(wanted, "utf8"));
-}
-
 function checkLength(config: Config, { config: { maxPos } }: ModelSource): void {
   if (config.max_seq_length <= maxPos) return;
   throw new ConfigError(
     `Cannot use --max_seq_length ${config.max_seq_length}: the model's positions end at ${maxPos}, and RoPE is not stretched here`,
   );
-}
-
-interface Data {
-  readonly dataset: Dataset;
-  readonly rows: Rows;
-  readonly heldOut: Rows | null;
-  readonly counts: Counts;
-  readonly notes: readonly string[];
-}
-
-async function loadData(config: Config, tokenizer: Tokenizer, source: ModelSource, context: CliContext): Promise<Data> {
-  const name = config.raw_text_file ?? config.dataset!;
-  const path = await findDataset(name, config, context);
-  const options = { columns: columnMap(config.columns), skipBadRows: config.skip_bad_rows };
-  const dataset = await openDataset(path, options);
-  const { terminal } = context;
-  const how: PrepareOptions = {
-    maxLength: Math.min(config.max_seq_length, source.config.maxPos),
-    template: config.chat_template === "alpaca" ? "alpaca" : "auto",
-    trainOn: config.train_on_inputs ? "all" : config.response_turns === "last" ? "last" : "answers",
-    preference: config.preference,
-    vocab: source.config.vocab,
-    onProgress: (done, total) => terminal.status(done < total ? `Tokenising ${done} of ${total}` : ""),
-    ...(config.raw_text_file ? { chunks: { size: config.chunk_size, stride: config.stride } } : {}),
-  };
-  const { rows, counts, notes } = await prepare(dataset, tokenizer, how);
-  const file = config.eval_file ??
-    (name === "embedded" ? await embeddedFile(context.packageUrl, EMBEDDED.heldOut) : null);
-  const all = [...dataset.notes, ...notes];
-  if (file !== null) {
-    const held = await prepare(await openDataset(file, options), tokenizer, how);
-    return {
-      dataset,
-      rows,
-      heldOut: held.rows,
-      counts,
-      notes: [...all, `Held out: ${held.counts.rows} rows of ${file}`],
-    };
-  }
-  if (config.eval_split === 0) return { dataset, rows, heldOut: null, counts, notes: all };
-  if (config.eval_split >= 1 && !Number.isInteger(config.eval_split)) {
-    throw new ConfigError(
-      `Cannot hold out ${config.eval_split} rows: --eval_split takes a share under 1 or a whole number`,
-    );
-  }
-  const { train, eval: heldOut } = splitRows(rows, config.eval_split, config.seed);
-  return {
-    dataset,
-    rows: train,
-    heldOut,
-    counts,
-    notes: [...all, `Held out: ${heldOut.length} of ${rows.length} rows`],
-  };
-}
-
-/** `instruction=question` pairs: our column, the file's. */
-function columnMap(pairs: readonly string[]): Record<string, string> {
-  return Object.fromEntries(pairs.map((pair) => {
-    const [ours, theirs] = pair.split("=");
-    if (!ours || !theirs) throw new ConfigError(`Cannot read --columns ${pair}: it looks like instruction=question`);
-    return [ours, theirs];
-  }));
-}
-
-function loraOptions(config: Config, source: ModelSource, name: string): LoraOptions {
-  return {
-    r: config.r,
-    alpha: config.lora_alpha,
-    rslora: config.use_rslora,
-    dora: config.use_dora,
-    dropout: config.lora_dropout,
-    targetModules: targets(config, source),
-    rankPattern: {},
-    alphaPattern: {},
-    modulesToSave: [],
-    bias: config.bias,
-    baseModel: name,
-    seed: config.random_state,
-    start: config.init_lora_weights,
-  };
-}
-
-/**
- * Endings of the modules that get adapters. phi3 has one linear for q, k, v and one for gate, up: Unsloth's seven names
- * stand for all linears of a block. With --layers each module is named whole, so that PEFT reads the same from the file.
- */
-function targets(
-  { target_modules: wanted, layers: text }: Config,
-  { config, tensors }: ModelSource,
-): readonly string[] {
-  const endings = config.fused && wanted.length === 7 ? blockLinears(config) : wanted;
-  const layers = parseLayers(text, config.layers);
-  if (!layers) return endings;
-  return tensors.flatMap(({ hf }) => {
-    const [, module, layer, ending] = /^(.*\.layers\.(\d+)\..*?(\w+))\.weight$/.exec(hf) ?? [];
-    return module && layers.includes(Number(layer)) && endings.includes(ending) ? [module] : [];
-  });
-}
-
-/**
- * `0-3,8` or `last:4` as layer numbers; null: all.
- * @throws {ConfigError} for anything else, or a layer the model has not
- */
-export function parseLayers(text: string | null, layers: number): number[] | null {
-  if (text === null) return null;
-  const last = /^last:(\d+)$/.exec(text);
-  const parts = last ? [`${layers - Number(last[1])}-${layers - 1}`] : text.split(",");
-  const out = parts.flatMap((part) => {
-    const m = /^(-?\d+)(?:-(\d+))?$/.exec(part.trim());
-    const from = Number(m?.[1] ?? NaN), to = Number(m?.[2] ?? from);
-    if (!(from >= 0 && from <= to && to < layers)) {
-      throw new ConfigError(
-        `Cannot use --layers ${text}: the model has layers 0 to ${layers - 1}; write 0-3,8 or last:4`,
-      );
-    }
-    return Array.from({ length: to - from + 1 }, (_, i) => from + i);
-  });
-  return [...new Set(out)].sort((a, b) => a - b);
 }
 
 /** @throws {ConfigError} when the run is too short, or the adapters cannot be lowered so far */
@@ -283,7 +141,15 @@ function fingerprint(c: Config, found: FoundModel, counts: Counts, steps: number
     ...["use_dora", "random_state", "per_device_train_batch_size", "gradient_accumulation_steps", "learning_rate"],
     ...["warmup_steps", "lr_scheduler_type", "optim", "weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon"],
     ...["max_grad_norm", "label_smoothing_factor", "seed", "packing", "group_by_length", "train_on_inputs"],
-    ...["response_turns", "preference", "chat_template", "eval_split", "adaptive_rank", "adaptive_rank_target"],
+    ...[
+      "response_turns",
+      "preference",
+      "max_samples",
+      "chat_template",
+      "eval_split",
+      "adaptive_rank",
+      "adaptive_rank_target",
+    ],
     ...["adaptive_rank_interval"],
     ...["full_finetuning", "loraplus_lr_ratio", "neftune_noise_alpha", "init_lora_weights", "load_in_4bit"],
   ] as const;

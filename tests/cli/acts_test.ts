@@ -55,6 +55,7 @@ test.each([
   ["--max_steps", "2"],
   ["--train_on_inputs"],
   ["--group_by_length"],
+  ["--max_samples", "20"],
   ["--adam_beta1", "0.5"],
   ["--adam_beta2", "0.5"],
   ["--adam_epsilon", "1e-2"],
