@@ -105,7 +105,7 @@ async function gate() {
 
 async function golden(node) {
   console.log("\n# Golden cases");
-  await check("our own golden cases on Deno", "deno", ["run", "-A", "tests/golden/main.ts", "tests/fixtures/cases"]);
+  await check("our own golden cases on Deno", "deno", ["run", "-A", "tests/golden/main.ts", "tests/fixtures/golden"]);
   if (!existsSync(join(SHARED, "golden"))) {
     notes.push("golden cases: ../shared/golden is not there");
     total.skipped++;

@@ -2,10 +2,10 @@
 import { basename } from "node:path";
 import type { Backend } from "../core/backend.ts";
 import { ConfigError } from "../core/errors.ts";
-import type { Adapter, FloatTensor } from "../formats/adapter.ts";
+import type { Adapter } from "../formats/adapter.ts";
 import { isMlxAdapter, readMlx } from "../formats/mlx.ts";
 import { readPeft } from "../formats/peft.ts";
-import { loadModel, type LoraOptions, type Model, openModel } from "../models/mod.ts";
+import { loadModel, type LoraOptions, type Model, openModel, writeAdapter } from "../models/mod.ts";
 import { loadTokenizer, withTemplate } from "../tokenizer/mod.ts";
 import { createEngine } from "./engine.ts";
 import { DecoderRunner } from "./runner.ts";
@@ -65,7 +65,7 @@ export async function openEngine(o: EngineOptions, context: EngineContext): Prom
       const adapter = o.adapterPath === undefined ? null : readAdapter(o.adapterPath);
       const lora = adapter ? toLora(adapter) : undefined;
       model = await loadModel(source, { backend: be, maxLength: contextLength, lora, note, onProgress });
-      if (adapter) setAdapter(model, adapter.tensors);
+      if (adapter) writeAdapter(model, adapter);
     } finally {
       source.close();
     }
@@ -101,12 +101,6 @@ export function openTokenizer(o: EngineOptions): ReturnType<typeof loadTokenizer
 
 function readAdapter(path: string): Adapter {
   return isMlxAdapter(path) ? readMlx(path) : readPeft(path);
-}
-
-/** Puts an adapter's tensors on a model; peft writes DoRA's magnitudes without the ending that its modules have. */
-export function setAdapter(model: Model, tensors: ReadonlyMap<string, FloatTensor>): void {
-  const named = (name: string) => name.endsWith("lora_magnitude_vector") ? `${name}.weight` : name;
-  model.setTrained(new Map(Array.from(tensors, ([name, t]) => [named(name), t])));
 }
 
 /** The adapter's settings, its targets being the modules it has, whatever pattern once chose them. */

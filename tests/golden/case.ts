@@ -1,6 +1,6 @@
 /**
- * A folder of right answers made by transformers and peft (../shared/tools/make_goldens.py): what it holds, as data.
- * Padded rows become packed sequences by their attention mask.
+ * A folder of right answers made by transformers and peft (../shared/tools/make_goldens.py, tools/goldens): what it holds,
+ * as data. Padded rows become packed sequences by their attention mask.
  */
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { basename, join } from "node:path";
@@ -10,10 +10,32 @@ import { parsePeftConfig, readPeft } from "../../src/formats/peft.ts";
 import { openSafetensors, type Safetensors } from "../../src/formats/safetensors.ts";
 import { readFloats } from "../../src/formats/stored.ts";
 import type { LoraOptions, LoraStart } from "../../src/models/mod.ts";
-import type { OptimOptions } from "../../src/train/types.ts";
+import type { OptimOptions, ScheduleArgs } from "../../src/train/types.ts";
+
+/** How a case trains. */
+export interface TrainRecipe {
+  readonly steps: number;
+  readonly warmup: number;
+  readonly lr: number;
+  readonly betas: [number, number];
+  readonly eps: number;
+  readonly weight_decay: number;
+  /** 0: off. */
+  readonly clip: number;
+  readonly schedule: OptimOptions["schedule"];
+  readonly schedule_args?: Readonly<Record<string, number>>;
+  /** Default adamw_torch. */
+  readonly optimizer?: string;
+  readonly momentum?: number;
+  readonly lora_plus?: number;
+  readonly decay_vectors?: boolean;
+  readonly label_smoothing?: number;
+  readonly z_loss?: number;
+}
 
 /** case.json. */
 export interface Recipe {
+  readonly name?: string;
   readonly full?: boolean;
   /** An adapter that starts by peft's rule instead of from a file, with peft's settings. */
   readonly start?: LoraStart;
@@ -21,22 +43,19 @@ export interface Recipe {
   /** golden-real: the model's file name. */
   readonly model?: string;
   readonly prompts?: Readonly<Record<string, unknown>>;
-  readonly train: {
-    readonly steps: number;
-    readonly warmup: number;
-    readonly lr: number;
-    readonly betas: [number, number];
-    readonly eps: number;
-    readonly weight_decay: number;
-    readonly clip: number;
-    readonly schedule: OptimOptions["schedule"];
-  };
+  /** What is not recorded: `logits`, `grad`, `final`, `greedy`. */
+  readonly left_out?: readonly string[];
+  /** Folder beside this one that holds the weights; absent: this one. */
+  readonly base?: string;
+  readonly train: TrainRecipe;
 }
 
 /** An opened case. */
 export interface Case {
   readonly name: string;
   readonly dir: string;
+  /** Folder of config.json and the weights. */
+  readonly weights: string;
   readonly recipe: Recipe;
   readonly golden: Safetensors;
   /** What is adapted; null for full fine-tuning. */
@@ -57,13 +76,18 @@ export function openCase(dir: string): Case {
   const recipe: Recipe = JSON.parse(readFileSync(join(dir, "case.json"), "utf8"));
   const adapter = recipe.full || recipe.start ? null : readPeft(join(dir, "adapter"));
   const lora = adapter ? adapter.settings : recipe.start ? startedBy(recipe.start, recipe.lora_config ?? {}) : null;
-  return { name: basename(dir), dir, recipe, golden: openSafetensors(join(dir, "golden.safetensors")), adapter, lora };
+  const weights = recipe.base ? join(dir, "..", recipe.base) : dir;
+  const golden = openSafetensors(join(dir, "golden.safetensors"));
+  return { name: basename(dir), dir, weights, recipe, golden, adapter, lora };
 }
 
 const startedBy = (start: LoraStart, config: Record<string, unknown>): LoraOptions => ({
   ...parsePeftConfig({ peft_type: "LORA", ...config }),
   start,
 });
+
+/** Whether the case says that it does not record this. */
+export const leftOut = (c: Case, what: string): boolean => c.recipe.left_out?.includes(what) ?? false;
 
 /** Values of a recorded tensor. */
 export function values(c: Case, name: string): Float32Array {
@@ -102,11 +126,34 @@ export function packRows(ids: Float32Array, mask: Float32Array, labels: Float32A
   };
 }
 
+/** The micro-batches of a step: input_ids, attention_mask and labels are [B,S], or [M,B,S] for M of them. */
+export function microBatches(c: Case): Batch[] {
+  const { shape } = c.golden.tensors.get("input_ids")!, width = shape.at(-1)!, size = shape.at(-2)! * width;
+  const all = ["input_ids", "attention_mask", "labels"].map((n) => values(c, n));
+  return Array.from({ length: all[0].length / size }, (_, m) => {
+    const [ids, mask, labels] = all.map((x) => x.subarray(m * size, (m + 1) * size));
+    return packRows(ids, mask, labels, width);
+  });
+}
+
+/** transformers' lr_scheduler_kwargs under our names. */
+const ARGS: Readonly<Record<string, keyof ScheduleArgs>> = {
+  num_cycles: "numCycles",
+  lr_end: "lrEnd",
+  power: "power",
+  timescale: "timescale",
+  num_decay_steps: "numDecaySteps",
+};
+
 /** The recipe's optimiser. */
 export function optimOf(r: Recipe): OptimOptions {
   const { train: t } = r;
+  const args = Object.entries(t.schedule_args ?? {}).map(([k, v]) => {
+    if (ARGS[k]) return [ARGS[k], v];
+    throw new Error(`Cannot run '${r.name}': the runner does not know the schedule's '${k}'`);
+  });
   return {
-    name: "adamw_torch",
+    name: t.optimizer ?? "adamw_torch",
     lr: t.lr,
     betas: t.betas,
     eps: t.eps,
@@ -115,5 +162,9 @@ export function optimOf(r: Recipe): OptimOptions {
     schedule: t.schedule,
     warmupSteps: t.warmup,
     totalSteps: t.steps,
+    scheduleArgs: Object.fromEntries(args),
+    momentum: t.momentum,
+    loraPlusRatio: t.lora_plus,
+    decayVectors: t.decay_vectors,
   };
 }

@@ -79,13 +79,13 @@ async function main(): Promise<void> {
     if (flags.only && c.name !== flags.only) continue;
     for (const backend of flags.backends) {
       if (real && backend === "reference" && flags.backends.length > 1) {
-        console.log(`${c.name.padEnd(18)} ${backend.padEnd(9)} left out: hours in f64; --backend reference runs it`);
+        console.log(`${c.name.padEnd(24)} ${backend.padEnd(9)} left out: hours in f64; --backend reference runs it`);
         continue;
       }
       const start = performance.now(), checks = await runCase(c, backend, flags);
       const ok = checks.every(holds), seconds = ((performance.now() - start) / 1000).toFixed(1);
       console.log(
-        `${c.name.padEnd(18)} ${backend.padEnd(9)} ${ok ? "pass" : "MISS"} ${
+        `${c.name.padEnd(24)} ${backend.padEnd(9)} ${ok ? "pass" : "MISS"} ${
           checks.map(row).join(" · ")
         } · ${seconds} s`,
       );

@@ -1,5 +1,5 @@
 /** The golden runner itself: it passes what is right and names what is not. */
-import { cpSync, mkdtempSync, readdirSync, rmSync } from "node:fs";
+import { cpSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -12,7 +12,7 @@ import { findCases, openCase, packRows } from "./case.ts";
 import { firstDifference, holds, relativeCurve, relativeNorm, worstNorm } from "./compare.ts";
 import { runTiny } from "./tiny.ts";
 
-const ROOT = fileURLToPath(new URL("../fixtures/cases/", import.meta.url));
+const ROOT = fileURLToPath(new URL("../fixtures/golden/", import.meta.url));
 const BOUNDS = { logits: 1e-5, grads: 5e-5, curve: 2e-4, final: 1e-3 };
 
 const dir = mkdtempSync(join(tmpdir(), "unsloth-golden-"));
@@ -22,6 +22,8 @@ afterAll(() => rmSync(dir, { recursive: true, force: true }));
 async function altered(name: string, factors: Readonly<Record<string, number>>): Promise<string> {
   const place = mkdtempSync(join(dir, "case-"));
   cpSync(join(ROOT, name), place, { recursive: true });
+  const { base } = JSON.parse(readFileSync(join(place, "case.json"), "utf8"));
+  if (base) cpSync(join(ROOT, base), join(place, "..", base), { recursive: true });
   const file = openSafetensors(join(ROOT, name, "golden.safetensors"));
   const tensors = [...file.tensors.values()].map((t): TensorToWrite => {
     const bytes = readBytes(t), factor = factors[t.name];
@@ -42,15 +44,15 @@ async function missed(path: string): Promise<string[]> {
 }
 
 test("a right case has no miss", async () => {
-  expect(await missed(join(ROOT, "rank-pattern"))).toEqual([]);
+  expect(await missed(join(ROOT, "lora-patterns"))).toEqual([]);
 });
 
 test("every recorded number counts: a small change of one is a miss of that one", async () => {
   const name = "model.layers.1.mlp.up_proj.lora_A.weight";
-  expect(await missed(await altered("rank-pattern", { [`grad.${name}`]: 1.0001 }))).toEqual(["grad"]);
-  expect(await missed(await altered("rank-pattern", { [`final.${name}`]: 1.002 }))).toEqual(["final"]);
+  expect(await missed(await altered("lora-patterns", { [`grad.${name}`]: 1.0001 }))).toEqual(["grad"]);
+  expect(await missed(await altered("lora-patterns", { [`final.${name}`]: 1.002 }))).toEqual(["final"]);
   const curves = { loss: 1.00002, logits: 1.00002, loss_curve: 1.0003, grad_norm_curve: 1.0003, lr_curve: 1.000001 };
-  expect(await missed(await altered("rank-pattern", curves))).toEqual([
+  expect(await missed(await altered("lora-patterns", curves))).toEqual([
     "logits",
     "loss",
     "loss curve",
@@ -60,8 +62,8 @@ test("every recorded number counts: a small change of one is a miss of that one"
 });
 
 test("folders are found by what they hold", () => {
-  expect(findCases(ROOT).length).toBe(readdirSync(ROOT).length);
-  expect(findCases(join(ROOT, "pissa"))).toEqual([join(ROOT, "pissa")]);
+  expect(findCases(ROOT).length).toBe(readdirSync(ROOT).filter((n) => !n.startsWith("base-")).length);
+  expect(findCases(join(ROOT, "lora-pissa"))).toEqual([join(ROOT, "lora-pissa")]);
 });
 
 test("padded rows become packed sequences, labels become targets one earlier", () => {

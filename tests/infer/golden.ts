@@ -7,8 +7,7 @@ import type { FloatTensor } from "../../src/formats/adapter.ts";
 import { readPeft } from "../../src/formats/peft.ts";
 import { openSafetensors } from "../../src/formats/safetensors.ts";
 import { readBytes, readFloats } from "../../src/formats/stored.ts";
-import { setAdapter } from "../../src/infer/open.ts";
-import { loadModel, type Model, openModel } from "../../src/models/mod.ts";
+import { loadModel, type Model, openModel, writeAdapter } from "../../src/models/mod.ts";
 
 export const SHARED: string = fileURLToPath(new URL("../../../shared/", import.meta.url));
 export const GOLDEN: string = join(SHARED, "golden");
@@ -48,8 +47,8 @@ export async function loadGolden(dir: string, be: Backend, when: "before" | "aft
   const source = openModel(dir), full = JSON.parse(readFileSync(join(dir, "case.json"), "utf8")).full === true;
   const adapter = full ? null : readPeft(join(dir, "adapter"));
   const model = await loadModel(source, { backend: be, maxLength: 64, full, lora: adapter?.settings });
-  if (adapter) setAdapter(model, adapter.tensors);
-  if (when === "after") setAdapter(model, readGolden(dir).under("final."));
+  if (adapter) writeAdapter(model, adapter);
+  if (when === "after") writeAdapter(model, { tensors: readGolden(dir).under("final.") });
   source.close();
   return model;
 }
