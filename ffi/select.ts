@@ -26,6 +26,11 @@ export interface Candidate {
   readonly name: Backend["name"];
   /** @throws {Error} with the reason when it cannot be used here */
   open(o: OpenOpts): Promise<Backend>;
+  /**
+   * Compares every operation with `against`, measures, and writes a report: what `doctor --metal` does.
+   * @returns whether every operation is right
+   */
+  examine?(against: Backend, log: (line: string) => void): Promise<boolean>;
 }
 
 /** What to choose from, and by which words. */

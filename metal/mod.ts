@@ -34,4 +34,8 @@ export const candidate: Candidate = {
     const { device, actDtype, memoryLimit } = o;
     return await openNative({ name: "metal", path, device, actDtype, memoryLimit });
   },
+  async examine(against: Backend, log: (line: string) => void): Promise<boolean> {
+    const { examine } = await import("./examine.ts");
+    return await examine({ open: (o) => this.open(o), against, log, speed: process.platform === "darwin" });
+  },
 };

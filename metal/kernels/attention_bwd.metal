@@ -103,6 +103,7 @@ kernel void attention_dkv(device const T* q [[buffer(0)]], device const T* k [[b
                           uint lane [[thread_index_in_simdgroup]], uint sg [[simdgroup_index_in_threadgroup]]) {
     constexpr uint BR = ATTN_ROWS(D * sizeof(T)), QS = ATTN_BWD_KEYS(D * sizeof(T)), LD = D + 16 / sizeof(T);
     constexpr bool BOTH = D * sizeof(T) < 1024;
+    static_assert(BOTH || BR == 8, "one room is for one simdgroup");
     threadgroup float4 room[(2 * BR + (BOTH ? 2 : 1) * QS) * LD * sizeof(T) / 16];
     threadgroup float scores[BR][QS];
     threadgroup float slopes[BR][QS];
@@ -151,8 +152,7 @@ kernel void attention_dkv(device const T* q [[buffer(0)]], device const T* k [[b
             simdgroup_barrier(mem_flags::mem_threadgroup);
             for (uint c = part; c < QS; c += 4) weights[r][c] = T(slopes[r][c]);
             simdgroup_barrier(mem_flags::mem_threadgroup);
-            if (!BOTH) {
-                threadgroup_barrier(mem_flags::mem_threadgroup);
+            if (!BOTH) {   // one simdgroup: the barriers above say that os is done with
                 load_rows<T, QS, D>(qs, q, uint(q0), g.N, g.H, h, g.d, tid, threads);
                 threadgroup_barrier(mem_flags::mem_threadgroup);
             }

@@ -197,6 +197,8 @@ const RUN = {
     help: "Threads of the wasm backend; None: one a core." },
   memory_limit: { kind: "number", default: null, range: [0.01, 1e6], on: ["train", "export", "doctor"],
     help: "Most device memory to use, in GB (10^9 bytes); None: all there is." },
+  metal: { kind: "flag", default: false, on: ["doctor"],
+    help: "Compare every Metal kernel with the CPU, measure them, and print one report to send." },
   config: { kind: "text", default: null, on: ALL, help: "YAML or JSON file of these settings; the command line wins." },
   dry_run: { kind: "flag", default: false, help: "Stop before step 1 and print the resolved config." },
 } as const satisfies Group;

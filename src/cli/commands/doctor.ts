@@ -2,12 +2,14 @@
 import { availableParallelism, platform, release, totalmem } from "node:os";
 import process from "node:process";
 import { defaultCache } from "../../hub/mod.ts";
+import { ConfigError } from "../../core/errors.ts";
 import { type CliContext, openBackend } from "../context.ts";
 import type { Settings } from "../settings.ts";
 import { bytesText } from "../terminal.ts";
 
 /** Runs the command; 1 when no backend opens. */
 export async function run(settings: Settings, context: CliContext): Promise<number> {
+  if (settings.config.metal) return await examineMetal(settings, context);
   const { terminal, candidates } = context;
   terminal.out(`Runtime   ${runtimeName()}`);
   terminal.out(
@@ -39,4 +41,17 @@ export async function run(settings: Settings, context: CliContext): Promise<numb
 export function runtimeName(): string {
   const { deno, bun, node } = process.versions as Record<string, string | undefined>;
   return deno ? `Deno ${deno}` : bun ? `Bun ${bun}` : `Node ${node}`;
+}
+
+/** `doctor --metal`: the report of a Mac's GPU, every operation beside the CPU's. */
+async function examineMetal(settings: Settings, context: CliContext): Promise<number> {
+  const metal = context.candidates.find((c) => c.name === "metal");
+  if (!metal?.examine) throw new ConfigError("Cannot examine Metal: this build has no Metal backend");
+  const cpu = { ...settings, config: { ...settings.config, backend: "wasm" as const } };
+  const against = await openBackend(cpu, { ...context, terminal: { ...context.terminal, note: () => {} } });
+  try {
+    return await metal.examine(against, (line) => context.terminal.out(line)) ? 0 : 1;
+  } finally {
+    against.close();
+  }
 }

@@ -148,7 +148,7 @@ void test_library(void) {
   }
   test_handles();
   test_memory();
-  test_order(64), test_order(70000), test_order(700000);
+  test_order(64), test_order(70000), test_order(1200000);
   test_many_launches();
   T old = tensor(US_F32, 8, 0, 0, 0);
   check("close", us(close)() == US_OK);

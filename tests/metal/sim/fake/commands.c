@@ -103,6 +103,7 @@ static void enc_bytes(id s, SEL c, const void *p, NSUInteger n, NSUInteger i) {
 static void record(struct enc *e, MTLSize g, MTLSize t, bool exact) {
     struct cmd *b = e->cmd;
     if (e->ended) die("dispatch after endEncoding");
+    if (b->n > 1000) die("more than a thousand launches in a command buffer: the watchdog may stop it");
     if (!e->cur.pso) die("dispatch with no pipeline state set");
     if (!g.width || !g.height || !g.depth) die("dispatch of an empty grid");
     NSUInteger max = pso_max(e->cur.pso, 0);

@@ -113,7 +113,12 @@ static const struct method arr_m[] = {{"count", (IMP)arr_count}, {"objectAtIndex
 struct cls NSArray_ = {0, "NSArray", arr_m, arr_free, sizeof(struct arr)};
 
 // Classes are objects too: their isa is a metaclass with the class methods.
-static id cls_new_opts(id s, SEL c) { (void)s, (void)c; return make(&Opts_); }
+static id cls_new_opts(id s, SEL c) {
+    (void)s, (void)c;
+    id o = make(&Opts_);
+    ((struct opts *)o)->fast = true;   // Metal's default
+    return o;
+}
 static id cls_new_fcv(id s, SEL c) { (void)s, (void)c; return make(&Fcv_); }
 static const struct method str_cm[] = {{"stringWithUTF8String:", (IMP)cls_str}, {0}};
 static const struct method opts_cm[] = {{"new", (IMP)cls_new_opts}, {0}};

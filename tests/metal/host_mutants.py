@@ -1,0 +1,93 @@
+#!/usr/bin/env python3
+"""Slips that a host's author could make, one at a time: each must be noticed by abi_test, by the fake Metal's rules, or by
+another result. host_mutants.py ROOT OUT WORK: OUT has the simulator (sim/build.sh), WORK abi_test and its results."""
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+
+# file, what is there, what a slip would put there
+MUTANTS = [
+    ('encoder.c', 'SEND(void, flight[(finished + 1) % MOST_IN_FLIGHT], S(wait)) END;', ';'),
+    ('encoder.c', 'SEND(void, open_encoder, S(endEncoding)) END;', ';'),
+    ('encoder.c', 'SEND(void, open_buffer, S(commit)) END;', ';'),
+    ('encoder.c', 'release(open_encoder);', ';'),
+    ('encoder.c', 'SEND(id, open_encoder, S(retain)) END;', ';'),
+    ('encoder.c', 't->slot->used_by = current_number();', ';'),
+    ('encoder.c', '(NSUInteger)t->offset,', '0UL,'),
+    ('encoder.c', '{c->grid[0], c->grid[1] ? c->grid[1] : 1, 1}', '{c->grid[1] ? c->grid[1] : 1, c->grid[0], 1}'),
+    ('encoder.c', '(NSUInteger)c->args_bytes,', '(NSUInteger)c->args_bytes - 4,'),
+    ('encoder.c', 'if (committed - finished == MOST_IN_FLIGHT) wait_for(finished + 1);', ';'),
+    ('encoder.c', '++launches >= MOST_LAUNCHES', '++launches >= 1000000'),
+    ('device.c', 'SEND(void, options, S(setFastMathEnabled), bool), false END;', ';'),
+    ('device.c', 'release(options);', ';'),
+    ('device.c', '3UL << 16', '2UL << 16'),
+    ('device.c', 'release(device.queue);', ';'),
+    ('pipelines.c', 'release(function);', ';'),
+    ('pipelines.c', 'release(values);', ';'),
+    ('pipelines.c', 'p->hash == want.hash && !memcmp(p->name, want.name, NAME) && !memcmp(&p->fc, c, sizeof *c)',
+     '!memcmp(p->name, want.name, NAME)'),
+    ('pipelines.c', 'UINT, FC_TYPE + i', 'UINT, FC_OUT + i'),
+    ('memory.c', 's->generation++;', ';'),
+    ('memory.c', 'release(s->buffer);', ';'),
+    ('memory.c', 'bytes > device.largest || active_bytes + bytes > device.limit', '0'),
+    ('memory.c', 'out->offset > s->bytes || out->bytes > s->bytes - out->offset', '0'),
+    ('memory.c', 'active_bytes -= s->bytes;', ';'),
+    ('memory.c', 'out->offset % alignment(t->dtype)', '0'),
+    ('transfer.c', 'if (to->used_by > finished_number())', 'if (0)'),
+    ('transfer.c', 'staging_at += (bytes + 255) & ~255ull;', ';'),
+    ('transfer.c', 'if (status == US_OK) status = wait_all();', ';'),
+    ('transfer.c', 'bytes > LARGEST_STAGED', '0'),
+    ('library.c', 'give_back_all();', ';'),
+    ('library.c', 'drop_pipelines();', ';'),
+    ('library.c', 'if (!opens) return fail(US_DEVICE', 'if (0) return fail(US_DEVICE'),
+    ('objc.h', '"waitUntilCompleted"', '"waitUntilComplete"'),
+    ('error.c', 'pthread_setspecific(key, p)', '(void)0'),
+    ('error.c', 'os_unfair_lock_lock(&the_lock)', '(void)0'),
+    ('ops_attention.c', '&t[1], &t[2]}, .count = 9}', '&t[2], &t[1]}, .count = 9}'),
+    ('ops_matmul.c', 'wide_b = aligned(w, 16) && w->cols % 4 == 0', 'wide_b = true'),
+    ('ops_optimizer.c', 'join.buffers[0] = &list, ', ''),
+]
+
+
+def run(root, out, work, mutant):
+    file, there, slip = mutant
+    folder = tempfile.mkdtemp(prefix='host', dir=work)
+    try:
+        shutil.copytree(f'{root}/metal', f'{folder}/metal', ignore=shutil.ignore_patterns('prebuilt*', 'stubs'))
+        shutil.copytree(f'{root}/ffi', f'{folder}/ffi', ignore=shutil.ignore_patterns('*.ts'))
+        path = f'{folder}/metal/host/{file}'
+        text = open(path).read()
+        if there not in text:
+            return f'MISSED {file}: there is no {there}'
+        open(path, 'w').write(text.replace(there, slip, 1))
+        sources = sorted(f'{folder}/metal/host/{f}' for f in os.listdir(f'{folder}/metal/host') if f.endswith('.c'))
+        build = subprocess.run(
+            ['clang-19', '-std=c23', '-O1', '-w', '-ffreestanding', '-fvisibility=hidden', '-fPIC', f'--embed-dir={out}',
+             '-shared', *sources, '-o', f'{folder}/lib.so', f'-L{out}', '-lfakemetal', f'-Wl,-rpath,{out}', '-lc'],
+            capture_output=True, text=True)
+        if build.returncode:
+            return f'MISSED {file}: {slip} does not compile: {build.stderr[:300]}'
+        try:
+            test = subprocess.run([f'{work}/abi_test', f'{folder}/lib.so', f'{folder}/results'], capture_output=True, timeout=60)
+        except subprocess.TimeoutExpired:
+            return f'noticed (hangs) {file}: {there}'
+        if test.returncode:
+            return f'noticed {file}: {there}'
+        here = os.path.dirname(os.path.abspath(__file__))
+        same = subprocess.run([sys.executable, f'{here}/abi/compare.py', f'{work}/results', f'{folder}/results'], capture_output=True)
+        return f'noticed (results) {file}: {there}' if same.returncode else f'MISSED {file}: {there} -> {slip}'
+    finally:
+        shutil.rmtree(folder)
+
+
+def main(root, out, work):
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        lines = list(pool.map(lambda m: run(root, out, work, m), MUTANTS))
+    print('\n'.join(lines))
+    return any(line.startswith('MISSED') for line in lines)
+
+
+sys.exit(main(*sys.argv[1:]))
