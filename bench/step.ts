@@ -5,57 +5,21 @@
  *   deno run -A bench/step.ts --model ../shared/models/SmolLM2-135M-Instruct.Q4_1.gguf [--threads 2] [--steps 4]
  *     [--sequence 512] [--plain] [--ops]
  *
- * --sequence: tokens of each packed sequence; --plain: no checkpointing; --ops: times by operation (adds some overhead).
+ * --sequence: tokens of each packed sequence; --plain: no checkpointing; --ops: CPU time by operation.
  * @module
  */
 import process from "node:process";
 import { parseArgs } from "node:util";
 import type { Backend } from "../src/core/backend.ts";
-import { cols, rowsOf, type Tensor } from "../src/core/tensor.ts";
+import type { Tensor } from "../src/core/tensor.ts";
 import type { Batch } from "../src/data/types.ts";
 import { blockLinears, loadModel, type LoraOptions, openModel } from "../src/models/mod.ts";
 import { createOptimizer } from "../src/train/optimizers.ts";
 import { Stepper } from "../src/train/step.ts";
 import { createWasmBackend } from "../wasm/mod.ts";
+import { cpuTime, type Entry, metered, printBook, totalFlops } from "./meter.ts";
 
 const TOKENS = 512;
-
-/** Time and floating-point operations by name. */
-export interface Entry {
-  calls: number;
-  ms: number;
-  flops: number;
-}
-
-/** A backend that keeps book: every operation is timed, products are counted and named by their shape. */
-export function metered(be: Backend, book: Map<string, Entry>, times: boolean): Backend {
-  return new Proxy(be, {
-    get(target, key) {
-      const value = Reflect.get(target, key, target);
-      if (typeof value !== "function") return value;
-      return (...args: unknown[]) => {
-        const start = times ? performance.now() : 0, result = value.apply(target, args);
-        note(book, String(key), args, times ? performance.now() - start : 0);
-        return result;
-      };
-    },
-  });
-}
-
-function note(book: Map<string, Entry>, op: string, args: unknown[], ms: number): void {
-  let name = op, flops = 0;
-  if (op === "matmul") {
-    const [c, a, b, , o] = args as [Tensor, Tensor, Tensor, unknown, { transA?: boolean; transB?: boolean }];
-    const k = o.transA ? rowsOf(a) : cols(a);
-    flops = 2 * rowsOf(c) * cols(c) * k;
-    name = `matmul ${rowsOf(c)}x${cols(c)}x${k} ${o.transA ? "T" : "N"}${o.transB ? "T" : "N"} ${b.dtype}`;
-  }
-  const entry = book.get(name) ?? { calls: 0, ms: 0, flops: 0 };
-  entry.calls++;
-  entry.ms += ms;
-  entry.flops += flops;
-  book.set(name, entry);
-}
 
 /** Sequences of `length` random tokens, all but each last token trained. */
 function randomBatch(vocab: number, length: number): Batch {
@@ -97,7 +61,7 @@ const flags = {
 async function main(): Promise<void> {
   const { values: o } = parseArgs({ args: process.argv.slice(2), options: flags });
   const wasm = await createWasmBackend({ threads: o.threads ? Number(o.threads) : undefined });
-  const book = new Map<string, Entry>(), be = metered(wasm, book, o.ops);
+  const book = new Map<string, Entry>(), be = metered(wasm, book, o.ops ? cpuTime : null);
   const source = openModel(o.model), length = Number(o.sequence);
   const lora: LoraOptions = {
     ...{ r: 16, alpha: 16, rslora: false, dora: false, dropout: 0, targetModules: blockLinears(source.config) },
@@ -113,11 +77,10 @@ async function main(): Promise<void> {
   const rate = gemmRate(wasm), times: number[] = [], cpu: number[] = [];
   for (let t = 1; t <= Number(o.steps); t++) {
     book.clear();
-    const start = performance.now(), before = process.cpuUsage();
+    const start = performance.now(), before = cpuTime();
     const { loss } = await stepper.step([batch], { lr: 2e-4, t });
     times.push(performance.now() - start);
-    const used = process.cpuUsage(before);
-    cpu.push((used.user + used.system) / 1000);
+    cpu.push(cpuTime() - before);
     const figures = `${times.at(-1)!.toFixed(0)} ms, ${cpu.at(-1)!.toFixed(0)} ms of all threads`;
     console.log(`step ${t}: ${figures}, loss ${loss.toFixed(4)}`);
   }
@@ -129,22 +92,14 @@ async function main(): Promise<void> {
 }
 
 function report(be: Backend, book: Map<string, Entry>, ms: number, rate: number, ops: boolean): void {
-  const flops = [...book.values()].reduce((s, e) => s + e.flops, 0), reached = flops / ms / 1e6;
+  const flops = totalFlops(book), reached = flops / ms / 1e6;
   console.log(`${be.device}`);
   console.log(`tokens/s ${(TOKENS / ms * 1000).toFixed(1)}, peak ${(be.memory().peak / 1048576).toFixed(0)} MiB`);
   console.log(`products ${(flops / 1e9).toFixed(1)} GFLOP a step, ${(flops / 1e9 / TOKENS).toFixed(3)} a token`);
   console.log(
     `${reached.toFixed(1)} GFLOP/s, ${(100 * reached / rate).toFixed(0)} % of a single product's ${rate.toFixed(1)}`,
   );
-  if (!ops) return;
-  const total = [...book.values()].reduce((s, e) => s + e.ms, 0);
-  for (const [name, e] of [...book].sort((a, b) => b[1].ms - a[1].ms).slice(0, 40)) {
-    const gflops = e.flops ? `${(e.flops / e.ms / 1e6).toFixed(1)} GFLOP/s` : "";
-    console.log(
-      `${name.padEnd(36)}${String(e.calls).padStart(6)}${e.ms.toFixed(1).padStart(10)} ms` +
-        `${(100 * e.ms / total).toFixed(1).padStart(7)} %  ${gflops}`,
-    );
-  }
+  if (ops) printBook(book, 40);
 }
 
 await main();
