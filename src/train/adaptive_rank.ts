@@ -112,8 +112,8 @@ export function checkAdaptiveRank(specs: readonly ParamSpec[], o: AdaptiveRankOp
 interface Adapter extends Pair<Param> {
   /** Elements of one direction: inputs + outputs. */
   readonly cost: number;
-  /** Σ over steps of ‖∂L/∂bᵢ‖² of each direction. */
-  readonly squares: Tensor /* f32 [R] */;
+  /** Σ over steps of Bᵀ·∂L/∂B: what the loss says of each pair of directions. */
+  readonly pull: Tensor /* f32 [R,R] */;
   /** By what B's columns are multiplied after this step. */
   readonly fade: Tensor /* f32 [R] */;
   live: number;
@@ -130,8 +130,12 @@ interface Judged {
   readonly marked: Set<number>;
 }
 
-/** Elements between two adapters' vectors: 256 bytes, which satisfy every device's alignment. */
-const ALIGN = 64;
+/** Where parts of these sizes begin, at multiples of 256 bytes, which satisfy every device's alignment; and the end. */
+function offsets(sizes: readonly number[]): number[] {
+  const out = [0];
+  for (const n of sizes) out.push(out.at(-1)! + Math.ceil(n / 64) * 64);
+  return out;
+}
 
 /** Lowers the ranks of a run's adapters. Call `afterStep` after every step, before the model is used or saved. */
 export class AdaptiveRank {
@@ -142,7 +146,7 @@ export class AdaptiveRank {
   readonly #o: AdaptiveRankOptions;
   readonly #schedule: RankSchedule;
   readonly #adapters: readonly Adapter[];
-  readonly #squares: Tensor;
+  readonly #pulls: Tensor;
   readonly #fades: Tensor;
   readonly #all: number;
 
@@ -155,24 +159,21 @@ export class AdaptiveRank {
     this.#optimizer = optimizer;
     this.#betas = optim.betas;
     this.#o = o;
-    const pairs = pairsOf(params.list), sizes = pairs.map(({ a }) => Math.ceil(a.value.shape[0] / ALIGN) * ALIGN);
-    const size = sizes.reduce((x, y) => x + y, 0);
-    this.#squares = place(be, "f32", size);
-    this.#fades = place(be, "f32", size);
-    let at = 0;
+    const pairs = pairsOf(params.list), ranks = pairs.map(({ a }) => a.value.shape[0]);
+    const [pulls, fades] = [ranks.map((r) => r * r), ranks].map(offsets);
+    this.#pulls = place(be, "f32", pulls.at(-1)!);
+    this.#fades = place(be, "f32", fades.at(-1)!);
     this.#adapters = pairs.map(({ module, a, b }, i) => {
-      const r = a.value.shape[0], view = (t: Tensor): Tensor => ({ ...t, byteOffset: at * 4, shape: [r] });
+      const r = ranks[i], part = (t: Tensor, at: number, ...shape: number[]) => ({ ...t, byteOffset: at * 4, shape });
       const adapter = { module, a, b, cost: a.value.shape[1] + b.value.shape[0], live: r, fading: 0 };
-      const placed = { ...adapter, squares: view(this.#squares), fade: view(this.#fades) };
-      at += sizes[i];
-      return placed;
+      return { ...adapter, pull: part(this.#pulls, pulls[i], r, r), fade: part(this.#fades, fades[i], r) };
     });
     this.#all = this.#elements();
   }
 
   /** What a checkpoint needs besides `ranks`. */
   state(): Map<string, Tensor> {
-    return new Map([["adaptive_rank.squares", this.#squares]]);
+    return new Map([["adaptive_rank.pulls", this.#pulls]]);
   }
 
   /** Where the adapters stand, for a checkpoint. */
@@ -195,7 +196,9 @@ export class AdaptiveRank {
   async afterStep(t: number): Promise<RankFigures | null> {
     const { first, last, end } = this.#schedule, { every } = this.#o, be = this.#be;
     if (t > end || t <= first - every) return null;
-    if (t <= last) { for (const x of this.#adapters) be.colDot(x.squares, x.b.grad, x.b.grad); }
+    if (t <= last) {
+      for (const { b, pull } of this.#adapters) be.matmul(pull, b.value, b.grad, null, { transA: true, beta: 1 });
+    }
     this.#fade((t - first + every - 1) % every + 1);
     if (t < first || (t - first) % every !== 0) return null;
     await this.#decide(t);
@@ -217,17 +220,17 @@ export class AdaptiveRank {
 
   async #decide(t: number): Promise<void> {
     const be = this.#be, list = this.#adapters.flatMap(({ a, b }) => [a, b]), state = this.#optimizer.state();
-    const host = await downloadState(be, list, state), squares = new Float32Array(numel(this.#squares));
-    await be.download(this.#squares, squares);
+    const host = await downloadState(be, list, state), pulls = new Float32Array(numel(this.#pulls));
+    await be.download(this.#pulls, pulls);
     const moments = new HostMoments(this.#params.slabs, host.moments, this.#betas, t);
     for (const x of this.#adapters) this.#remove(x, host.params, moments);
     if (t <= this.#schedule.last) {
-      const judged = this.#adapters.flatMap((x) => judge(x, host.params, squares));
+      const judged = this.#adapters.flatMap((x) => judge(x, host.params, pulls));
       this.#mark(judged, this.#budget(t));
       for (const x of judged) turn(x, host.params, moments);
     }
     uploadState(be, list, state, host.params, host.moments, "memory");
-    be.fill(this.#squares, 0);
+    be.fill(this.#pulls, 0);
   }
 
   /** Takes away what has faded: B's columns are zero, so A's rows and both moments may become so. */
@@ -277,29 +280,29 @@ export class AdaptiveRank {
   }
 
   close(): void {
-    this.#be.free(this.#squares.handle);
+    this.#be.free(this.#pulls.handle);
     this.#be.free(this.#fades.handle);
   }
 }
 
 /**
- * The singular basis of an adapter, and each direction's score ‖bᵢ‖·‖∂L/∂bᵢ‖ in it (root mean square over the steps since
- * the last decision): singular value times gradient. It is the same in every gauge, bounds the first-order change of the
- * loss when the direction goes (Cauchy-Schwarz on bᵢ·∂L/∂bᵢ), and vanishes with either. Adapters whose rows of A are not
- * independent are left alone.
+ * The singular basis of an adapter, and each direction's score in it: |Σ over steps of bᵢ·∂L/∂bᵢ|, which is singular value
+ * times gradient along it, σᵢ·|∂L/∂σᵢ|, the first-order change of the loss when the direction goes (Taylor pruning,
+ * Molchanov et al. 2017; AdaLoRA's sensitivity). It is the same in every gauge, and vanishes where the gradient does.
+ * Summed with its sign, so that batches' noise cancels. Adapters whose rows of A are not independent are left alone.
  */
-function judge(adapter: Adapter, params: ReadonlyMap<string, HostTensor>, squares: Float32Array): Judged[] {
-  const { a: pa, b: pb, live } = adapter, at = adapter.squares.byteOffset / 4;
+function judge(adapter: Adapter, params: ReadonlyMap<string, HostTensor>, pulls: Float32Array): Judged[] {
+  const { a: pa, b: pb, live, pull: { byteOffset, shape: [r] } } = adapter, at = byteOffset / 4;
   const a = takeDirections(floatsOf(params.get(pa.name)!), pa.value.shape, "rows", live);
   const b = takeDirections(floatsOf(params.get(pb.name)!), pb.value.shape, "columns", live);
   const basis = singularBasis(a, b);
   if (!basis) return [];
-  const gradients = changeBasis(
-    Array.from(squares.subarray(at, at + live), (x) => Float64Array.of(x)),
-    basis.s.map((x) => x * x),
-  );
-  const scores = changeBasis(b, basis.t).map((x, i) => {
-    return Math.sqrt(x.reduce((s, v) => s + v * v, 0)) * Math.sqrt(gradients[i][0]);
+  const scores = Array.from(basis.sigma, (_, i) => { // the diagonal of Tᵀ·(Bᵀ·dB)·S
+    let sum = 0;
+    for (let j = 0; j < live; j++) {
+      for (let k = 0; k < live; k++) sum += basis.t[j * live + i] * pulls[at + j * r + k] * basis.s[k * live + i];
+    }
+    return Math.abs(sum);
   });
   return [{ adapter, a, b, basis, scores, marked: new Set() }];
 }

@@ -151,8 +151,8 @@ test("what goes has the least product of singular value and gradient, over all l
   const model = await loadModel(tinySource(TINY.llama), { backend: be, maxLength: 16, lora });
   const optim = { ...OPTIM, totalSteps: 6 }, optimizer = createOptimizer(be, model.params!, optim);
   const ranks = new AdaptiveRank(be, model.params!, optimizer, optim, { target: 1.7, every: 2 });
-  // Row i of A is unit vector i; column i of B is 3 - i times unit vector i, and its gradient has this length:
-  const gradients = [[1, 1, 1], [1e-3, 1e-3, 1e-3], [1, 0.9, 9]];
+  // Row i of A is unit vector i; column i of B is 3 - i times unit vector i, and its gradient that vector times this:
+  const gradients = [[1, -1, 1], [1e-3, 1e-3, 1e-3], [1, 0.9, -9]];
   const factors = [...model.plan.adapters.keys()].map((module) => ({
     a: model.params!.get(`${module}.lora_A.weight`)!,
     b: model.params!.get(`${module}.lora_B.weight`)!,
@@ -166,10 +166,8 @@ test("what goes has the least product of singular value and gradient, over all l
       );
     be.upload(a.value, diagonal(3, inputs, () => 1));
     be.upload(b.value, diagonal(outputs, 3, (i) => 3 - i));
-    be.upload(
-      b.grad,
-      Float32Array.from({ length: 3 * outputs }, (_, n) => gradients[layer][n % 3] / Math.sqrt(outputs)),
-    );
+    // What is orthogonal to B's columns (rows 3 and on) says nothing of the directions that are there.
+    be.upload(b.grad, diagonal(outputs, 3, (i) => gradients[layer][i]).fill(7 * layer, 9));
   });
   for (const t of [1, 2, 3, 4]) await ranks.afterStep(t);
   // Scores are [3,2,1], a thousandth of that, and [3,1.8,9]; 5 of 9 stay, of an idle layer one.
