@@ -49,6 +49,7 @@ const SHAPE = {
 describe.skipIf(missing)(`our files are llama.cpp's own${missing ? ` (${missing})` : ""}`, () => {
   test.each([["untied", false], ["tied, with an importance matrix", true]])(
     "to the byte, from the same f16 file, in every type: %s",
+    { timeout: 300_000 },
     async (name, weighed) => {
       await inFolder(async (dir) => {
         const codec = await openBlockCodec(1), input = join(dir, "input.gguf");

@@ -29,7 +29,7 @@ const ASKED = [0, 1, 3];
 const TYPES = ["f16", "q8_0", "q4_k_m"] as const;
 
 describe.skipIf(reason)(`SmolLM2, tuned and exported${reason ? ` (${reason})` : ""}`, () => {
-  test("answers in llama.cpp as the tuned model in PyTorch, and ends its answers", async () => {
+  test("answers in llama.cpp as the tuned model in PyTorch, and ends its answers", { timeout: 400_000 }, async () => {
     const recorded = openSafetensors(join(golden!, "golden.safetensors"));
     const values = (name: string) => readFloats(recorded.tensors.get(name)!);
     const tuned = new Map<string, FloatTensor>();
