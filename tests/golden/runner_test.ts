@@ -87,6 +87,9 @@ test("comparisons: missing tensors are infinitely far, NaN never holds, margins 
   expect(relativeNorm(Float32Array.of(3, 4.5), x)).toBeCloseTo(0.1, 12);
   expect(relativeNorm([1], x)).toBe(Infinity);
   expect(relativeCurve([1.1, 2], [1, 2])).toBeCloseTo(0.1, 12);
+  // A loss of 1e-4 is recorded to 6e-4 of it, a loss of 3 to 2e-8.
+  expect(relativeCurve([1.0005e-4, 3.003], [1e-4, 3], [1e-4, 3])).toBeCloseTo(1e-3, 6);
+  expect(relativeCurve([1.002e-4, 3], [1e-4, 3], [1e-4, 3])).toBeGreaterThan(1e-3);
   expect(worstNorm(new Map([["a", x]]), new Map([["a", x], ["b", x]]))).toEqual({ worst: Infinity, name: "b" });
   expect(worstNorm(new Map([["a", [NaN]], ["b", [1]]]), new Map([["a", [1]], ["b", [2]]])).worst).toBeNaN();
   expect(holds({ what: "", value: NaN, bound: 1 })).toBe(false);

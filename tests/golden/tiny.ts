@@ -173,9 +173,10 @@ async function train(c: Case, stepper: Stepper, micro: readonly Batch[], b: Boun
     norm.push(r.gradNorm);
     rate.push(lr);
   }
+  const losses = values(c, "loss_curve");
   return [
-    { what: "loss curve", value: relativeCurve(loss, values(c, "loss_curve")), bound: b.curve },
-    { what: "norm curve", value: relativeCurve(norm, values(c, "grad_norm_curve")), bound: b.curve },
+    { what: "loss curve", value: relativeCurve(loss, losses, losses), bound: b.curve },
+    { what: "norm curve", value: relativeCurve(norm, values(c, "grad_norm_curve"), losses), bound: b.curve },
     { what: "lr", value: relativeCurve(rate, values(c, "lr_curve")), bound: 1e-7 },
   ];
 }
