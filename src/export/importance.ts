@@ -62,11 +62,13 @@ const placeOf = (t: Tensor): string => `${t.handle}:${t.byteOffset}`;
 
 /** One f32 sum a column for every linear of the blocks, in one slab on the device. */
 class Sums {
+  readonly #be: Backend;
   readonly #handle: number;
   readonly #byPlace = new Map<string, { name: string; sum: Tensor }>();
   readonly total = new Map<string, Float64Array>();
 
-  constructor(private readonly be: Backend, model: Model) {
+  constructor(be: Backend, model: Model) {
+    this.#be = be;
     const linears = model.source.tensors.filter((t) => t.shape.length === 2 && t.ours.startsWith("layers."));
     let at = 0;
     const places = linears.map((t) => {
@@ -84,7 +86,7 @@ class Sums {
   }
 
   clear(): void {
-    for (const { sum } of this.#byPlace.values()) this.be.fill(sum, 0);
+    for (const { sum } of this.#byPlace.values()) this.#be.fill(sum, 0);
   }
 
   /** Adds the squares of x's columns. A slice of a fused weight is found by the weight's own place. */
@@ -92,14 +94,14 @@ class Sums {
     const entry = this.#byPlace.get(placeOf(weight));
     if (!entry) return;
     const rows = reshape(x, rowsOf(x), cols(x));
-    this.be.colDot(entry.sum, rows, rows);
+    this.#be.colDot(entry.sum, rows, rows);
   }
 
   /** Moves the sums to the host, where they are kept in f64. */
   async collect(): Promise<void> {
     for (const { name, sum } of this.#byPlace.values()) {
       const values = new Float32Array(numel(sum));
-      await this.be.download(sum, values);
+      await this.#be.download(sum, values);
       const total = this.total.get(name)!;
       for (let i = 0; i < values.length; i++) total[i]! += values[i]!;
     }
@@ -107,7 +109,7 @@ class Sums {
   }
 
   close(): void {
-    this.be.free(this.#handle);
+    this.#be.free(this.#handle);
   }
 }
 
