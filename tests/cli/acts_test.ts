@@ -94,6 +94,28 @@ test("--r, --lora_alpha, --use_rslora, --use_dora, --target_modules and --layers
   expect([...tensors.keys()].some((n) => n.includes("lora_magnitude_vector"))).toBe(true);
 });
 
+test("--adaptive_rank lowers ranks to --adaptive_rank_target every --adaptive_rank_interval steps, in every file", async () => {
+  const flags = ["--adaptive_rank", "--adaptive_rank_target", "1.5", "--use_rslora", "--max_steps", "20"];
+  const saved = ["--save_gguf", "--quantization", "f16", "--save_path", at("lowered")]; // compared with the trained model
+  const { dir, run } = await train(...flags, "--adaptive_rank_interval", "4", ...saved);
+  const lines = run.out.filter((l) => l.includes("Adaptive rank"));
+  expect(lines.map((l) => l.split(":")[0])).toEqual(["Iter 4", "Iter 8", "Iter 12", "Iter 16"]);
+  expect(lines.at(-1)).toMatch(/Adaptive rank 1\.\d\d on average, 1 to \d; /);
+  const { settings, tensors } = readPeft(dir), ranks = Object.values(settings.rankPattern);
+  expect(Math.min(...ranks)).toBe(1);
+  for (const [module, rank] of Object.entries(settings.rankPattern)) {
+    expect(tensors.get(`${module}.lora_A.weight`)!.shape[0]).toBe(rank);
+    expect(settings.alphaPattern[module] / Math.sqrt(rank)).toBeCloseTo(16 / Math.sqrt(4), 12);
+  }
+  const often = (await train(...flags)).run.out.filter((l) => l.includes("Adaptive rank"));
+  expect(often).toHaveLength(10); // after steps 4 to 13: a decision a step
+  const short = await cli([
+    ...["train", "--model_name", tiny.model, "--dataset", at("data.jsonl"), "--dry_run", "--adaptive_rank"],
+    ...["--max_steps", "4", "--adaptive_rank_interval", "3"],
+  ]);
+  expect(short.notes.at(-1)).toContain("train for 15 steps or more");
+});
+
 test("--use_gradient_checkpointing changes the memory and not the result", async () => {
   const activations = (run: Outcome) => Number(/activations ([\d.]+) (?:kB|MB)/.exec(run.out.join("\n"))![1]);
   const kept = await train("--use_gradient_checkpointing", "false");
