@@ -156,6 +156,8 @@ const SAVE = {
     help: "Folder of the saved model." },
   quantization: { kind: "list", default: ["q8_0"], unsloth: true, on: ["train", "export"],
     help: "One or more GGUF types, as q8_0 f16." },
+  imatrix: { kind: "text", default: null, on: ["train", "export"],
+    help: "Importance matrix for quantising: an imatrix .gguf, or a text file to make one from." },
 } as const satisfies Group;
 
 // deno-fmt-ignore

@@ -1,10 +1,21 @@
 /** What will be written at the end: checked before the beginning, then written, compared and pushed. @module */
-import { relative } from "node:path";
-import { type ExportedFile, type ExportFormat, exportModel, parseQuantization, type Trained } from "../export/mod.ts";
+import { mkdirSync, readFileSync } from "node:fs";
+import { basename, join, relative } from "node:path";
+import {
+  collectImportance,
+  type ExportedFile,
+  type ExportFormat,
+  exportModel,
+  type Importance,
+  importanceOf,
+  parseQuantization,
+  readImportance,
+  type Trained,
+  writeImportance,
+} from "../export/mod.ts";
 import { ggufMetaOf } from "../export/gguf_meta.ts";
 import { mergeModel } from "../export/merge.ts";
 import type { Backend } from "../core/backend.ts";
-import { ConfigError } from "../core/errors.ts";
 import { uploadFolder } from "../hub/mod.ts";
 import type { Model, ModelSource } from "../models/mod.ts";
 import type { Tokenizer } from "../tokenizer/mod.ts";
@@ -14,16 +25,8 @@ import { bytesText } from "./terminal.ts";
 
 /** The forms the settings ask train for. */
 export function trainFormats(config: Config): ExportFormat[] {
-  const saved = config.save_model ? [saveFormat(config)] : [];
+  const saved: ExportFormat[] = config.save_model ? [config.save_method] : [];
   return config.save_gguf ? [...saved, "gguf"] : saved;
-}
-
-/** The form of --save_method. @throws {ConfigError} for merged_4bit */
-export function saveFormat({ save_method: method }: Config): ExportFormat {
-  if (method !== "merged_4bit") return method;
-  throw new ConfigError(
-    "Cannot use --save_method merged_4bit: merged safetensors are 16-bit here; --save_gguf --quantization q4_0 is 4-bit",
-  );
 }
 
 /**
@@ -50,16 +53,38 @@ export interface ExportInput {
   readonly model?: Model;
 }
 
+/**
+ * The importance matrix of --imatrix: read from an imatrix file, or made from a text with the model as it was before
+ * training, and kept beside the export.
+ */
+async function importanceFor(input: ExportInput, config: Config, { terminal }: CliContext): Promise<Importance> {
+  const path = config.imatrix!, { source, backend, tokenizer } = input;
+  if (path.endsWith(".gguf")) return readImportance(path);
+  const matrix = await collectImportance({
+    ...{ source, backend, tokenizer, texts: [readFileSync(path, "utf8")], dataset: basename(path) },
+    ...{ chunkTokens: Math.min(512, config.max_seq_length) },
+    onProgress: (chunk, of) => terminal.status(chunk < of ? `Calibrating ${chunk} of ${of}` : ""),
+  });
+  mkdirSync(config.save_path, { recursive: true });
+  const kept = join(config.save_path, "imatrix.gguf");
+  await writeImportance(kept, matrix);
+  terminal.out(`Wrote ${kept} from ${matrix.tokens} tokens of ${path}`);
+  return importanceOf(matrix);
+}
+
 /** Writes the formats to save_path, compares them with the trained model, and says so. */
 export async function exportTo(
   input: ExportInput,
   formats: readonly ExportFormat[],
   config: Config,
-  { terminal, openCodec }: CliContext,
+  context: CliContext,
 ): Promise<ExportedFile[]> {
-  const { source, tokenizer, trained, backend, model } = input;
+  const { terminal, openCodec } = context, { source, tokenizer, trained, backend, model } = input;
+  const weighed = config.imatrix !== null && formats.includes("gguf");
+  const importance = weighed ? await importanceFor(input, config, context) : undefined;
   const files = await exportModel({
     ...{ source, trained, tokenizer, formats, quantization: config.quantization, outDir: config.save_path, openCodec },
+    ...(importance ? { importance } : {}),
     verify: { backend, ...(model ? { model } : {}) },
     log: (sentence) => terminal.out(sentence),
     onProgress: (what, done, total) => {

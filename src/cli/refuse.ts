@@ -66,10 +66,6 @@ const TRAIN_RULES: readonly Rule[] = [
   ] as const).map((name) => needs(name, "adapters (--no_full_finetuning)", (c) => !c.full_finetuning)),
   needs("adaptive_rank_target", "--adaptive_rank", (c) => c.adaptive_rank),
   needs("adaptive_rank_interval", "--adaptive_rank", (c) => c.adaptive_rank),
-  (c) =>
-    c.save_method === "merged_4bit" && c.save_model
-      ? "Cannot use --save_method merged_4bit: merged safetensors are 16-bit here; --save_gguf --quantization q4_0 is 4-bit"
-      : null,
   excludes("max_steps", "num_train_epochs"),
   excludes("dataset", "raw_text_file"),
   excludes("eval_file", "eval_split"),
@@ -92,6 +88,7 @@ const TRAIN_RULES: readonly Rule[] = [
   needs("save_method", "--save_model", (c) => c.save_model),
   needs("save_path", "--save_model or --save_gguf", (c) => c.save_model || c.save_gguf),
   needs("quantization", "--save_gguf", (c) => c.save_gguf),
+  needs("imatrix", "--save_gguf", (c) => c.save_gguf),
   needs("push_model", "--save_model", (c) => !c.push_model || c.save_model),
   needs("push_gguf", "--save_gguf", (c) => !c.push_gguf || c.save_gguf),
   needs("hub_path", "--push_model or --push_gguf", (c) => c.push_model || c.push_gguf),

@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, expect, test } from "vitest";
-import { existsSync, readdirSync, writeFileSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { openGguf } from "../../src/formats/gguf_read.ts";
 import { openSafetensorsFolder } from "../../src/formats/safetensors.ts";
@@ -78,6 +78,28 @@ test("export without an adapter writes the model itself, and refuses adapter for
   const unknown = await cli(["export", tiny.model, "--quantization", "q9", "--save_path", at("no")]);
   expect(unknown.notes.at(-1)).toContain("Cannot quantise to 'q9'");
   expect(existsSync(at("no"))).toBe(false);
+});
+
+test("export --imatrix makes an importance matrix of a text, uses it, and reads it again", async () => {
+  writeFileSync(at("words.txt"), "The quick brown fox jumps over the lazy dog. ".repeat(40));
+  const run = (name: string, ...flags: string[]) =>
+    cli(["export", tiny.model, "--quantization", "q4_0", "--save_path", at(name), "--max_seq_length", "32", ...flags]);
+  const [plain, made] = [await run("plain"), await run("weighed", "--imatrix", at("words.txt"))];
+  expect([plain.status, made.status], made.notes.join("\n")).toEqual([0, 0]);
+  expect(made.out.join("\n")).toMatch(/Wrote .*imatrix\.gguf from \d+ tokens/);
+  expect((await run("again", "--imatrix", at("weighed", "imatrix.gguf"))).status).toBe(0);
+  const bytes = (name: string) => readFileSync(at(name, "model.Q4_0.gguf"));
+  expect(bytes("again")).toEqual(bytes("weighed"));
+  expect(bytes("weighed")).not.toEqual(bytes("plain"));
+});
+
+test("export --save_method merged_4bit writes NF4 for bitsandbytes", async () => {
+  const { status, out } = await cli(["export", tiny.model, "--save_method", "merged_4bit", "--save_path", at("nf4")]);
+  expect(status).toBe(0);
+  expect(out.join("\n")).toMatch(/Compared with the merged weights: relative error/);
+  const file = openSafetensorsFolder(at("nf4"));
+  expect(file.tensors.has("model.layers.0.mlp.down_proj.weight.absmax")).toBe(true);
+  file.close();
 });
 
 test("inspect shows a GGUF, an adapter, a folder, and refuses anything else", async () => {

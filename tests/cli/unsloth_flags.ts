@@ -79,7 +79,7 @@ export const UNSLOTH_FLAGS: Readonly<Record<string, FlagProof>> = {
   save_method: {
     file: EXPORT,
     test: "export merges an adapter into a Hugging Face folder, and what training changed is changed in it",
-    note: "merged_16bit and lora (also lora_gguf, mlx); merged_4bit is refused",
+    note: "merged_16bit, merged_4bit (NF4) and lora, also lora_gguf and mlx",
   },
   save_gguf: { file: EXPORT, test: GGUF, note: "acts without --save_model too" },
   save_path: { file: EXPORT, test: GGUF },

@@ -5,7 +5,7 @@ import { readPeft } from "../../formats/peft.ts";
 import { openModel } from "../../models/mod.ts";
 import { loadTokenizer } from "../../tokenizer/mod.ts";
 import { type CliContext, openBackend } from "../context.ts";
-import { checkExport, exportTo, saveFormat } from "../export_plan.ts";
+import { checkExport, exportTo } from "../export_plan.ts";
 import { findModel } from "../find_model.ts";
 import { checkWritable } from "../preflight.ts";
 import type { Settings } from "../settings.ts";
@@ -13,7 +13,7 @@ import type { Settings } from "../settings.ts";
 /** Runs the command. */
 export async function run(settings: Settings, context: CliContext): Promise<number> {
   const { config, given } = settings, found = await findModel(config, context);
-  const formats: ExportFormat[] = given.has("save_method") ? [saveFormat(config)] : [];
+  const formats: ExportFormat[] = given.has("save_method") ? [config.save_method] : [];
   if (!given.has("save_method") || given.has("quantization")) formats.push("gguf");
   const trained: Trained = found.adapter === null
     ? { kind: "none" }
