@@ -12,8 +12,10 @@ import { PANELS_BYTES, type Pool } from "./pool.ts";
 const NB = 256;
 /** Most elements of k in a pass; a multiple of every quantised block. */
 const KC = 512;
-/** Rows of A up to which the matrix-vector kernel is used. */
-const FEW = 4;
+/** Rows of A up to which the matrix-vector kernel is used, and up to which b's rows are not transposed (V8 only). */
+const FEW = 4, SOME = 12;
+/** Elements of a row decoded at a time in the latter: long, so that the weights stream (8 rows, q8_0: 4.0 -> 3.2 ms). */
+const LONG = 2048;
 /** Panels of A that one unit packs: assembly/pack.ts. */
 const GROUP = 8;
 /** Rows of A packed at a time: 2000 · KC floats fit into the space for panels. */
@@ -27,6 +29,7 @@ const TILE_ROWS = 20;
 const THIN = 64;
 
 const ceil = (a: number, b: number): number => Math.ceil(a / b);
+const clamp = (x: number, least: number, most: number): number => Math.max(least, Math.min(most, x));
 const roundUp = (a: number, b: number): number => ceil(a, b) * b;
 
 /** A matrix as a kernel sees it: address, type, elements of a row, whether it is used transposed. */
@@ -56,11 +59,35 @@ export function runMatmul(
   const M = rowsOf(c), N = cols(c), K = o.transA ? rowsOf(a) : cols(a), ldc = N;
   const left = { at: at(a), t: a, transposed: !!o.transA }, right = { at: at(b), t: b, transposed: !!o.transB };
   const alpha = o.alpha ?? 1, beta = o.beta ?? 0, biasAt = bias ? at(bias) : 0, cAt = at(c);
-  if (M <= FEW && o.transB && !o.transA) {
-    const rows = Math.max(4, Math.min(64, ceil(32768, Math.max(1, K)))), type = DTYPES[b.dtype].code;
-    const row = bytesOf(b.dtype, cols(b));
-    const args = [cAt, N, 1, left.at, cols(a), 0, right.at, type, row, 1, biasAt, M, N, K, 1024, rows, 0, 1, beta];
-    return pool.run("matmul", "matvec", ceil(N, rows), args, [alpha]);
+  if (o.transB && !o.transA && M <= (pool.panelRows > 4 ? SOME : FEW)) {
+    const tiles = M > FEW, { block, code } = DTYPES[b.dtype], row = bytesOf(b.dtype, cols(b));
+    const kc = passLength(K, block, block > 1 ? LONG : KC), panels = ceil(M, 8) * (8 * kc + 16);
+    const rows = tiles
+      ? Math.min(128, roundUp(ceil(N, 2 * pool.threads), 4))
+      : clamp(ceil(32768, Math.max(1, K)), 4, 64);
+    const args = [
+      cAt,
+      N,
+      1,
+      left.at,
+      cols(a),
+      0,
+      right.at,
+      code,
+      row,
+      1,
+      biasAt,
+      M,
+      N,
+      K,
+      kc,
+      rows,
+      0,
+      1,
+      beta,
+      panels,
+    ];
+    return pool.run("matmul", tiles ? "fewRows" : "matvec", ceil(N, rows), args, [alpha]);
   }
   // A thin product of a transposed A: c's transpose is computed, so that the long operand is the one packed in rows.
   if (o.transA && !o.transB && b.dtype === "f32" && N <= 64 && M > N && !bias) {
@@ -71,9 +98,9 @@ export function runMatmul(
 }
 
 /** Equal passes over K of at most KC elements, each a multiple of the block except the last. */
-function passLength(K: number, block: number): number {
+function passLength(K: number, block: number, most = KC): number {
   const step = Math.max(block, 4);
-  return Math.min(KC, roundUp(ceil(K, ceil(K, KC)), step));
+  return Math.min(most, roundUp(ceil(K, ceil(K, most)), step));
 }
 
 function cut(

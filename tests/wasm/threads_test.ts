@@ -187,12 +187,14 @@ const CASES: Record<string, (m: Maker, be: Backend) => void> = {
       be.matmul(m.out(37, 71), m.f(37, 192), w, m.f(71), { transB: true });
       be.matmul(m.out(37, 192), m.f(37, 71), w, null, {});
       be.matmul(m.out(1, 71), m.f(1, 192), w, null, { transB: true });
+      be.matmul(m.sum(7, 71), m.f(7, 192), w, m.f(71), { transB: true, alpha: 0.5, beta: 1 });
     }
     for (const t of ["q2_k", "q3_k", "q4_k", "q5_k", "q6_k", "iq4_xs"] as const) {
       const w = m.w(t, 71, 768);
       be.matmul(m.out(37, 71), m.f(37, 768), w, null, { transB: true });
       be.matmul(m.out(37, 768), m.f(37, 71), w, null, { alpha: 2 });
       be.matmul(m.out(2, 71), m.f(2, 768), w, m.f(71), { transB: true });
+      be.matmul(m.out(12, 71), m.f(12, 768), w, m.f(71), { transB: true });
     }
   },
 };

@@ -1,6 +1,7 @@
 // Weights of any type to f32, a row segment at a time, in the packing of a tile: never a whole copy. Layouts of the
 // formats in blocks of 32: ggml-common.h; nf4: bitsandbytes (64 nibbles, then one f32 absmax). Super-blocks: decode_k.ts.
 import * as K from "./decode_k";
+import { madd, swizzle } from "./micro";
 
 // ../../src/core/dtype.ts has the same numbers; tests/wasm/decode_test.ts runs every type through both.
 const F32: i32 = 0, BF16: i32 = 1, F16: i32 = 2, FP8: i32 = 5;
@@ -174,55 +175,88 @@ function fp8(src: usize, dst: usize, n: i32): void {
   }
 }
 
-/** Stores d·q + m for sixteen i8 lanes. */
+/**
+ * Constants, in memory because V8 makes a v128 literal anew at each use, by four instructions: indices that spread bytes
+ * 0-3, 4-7, 8-11, 12-15 to the high end of four lanes (128 gives 0), then 15, 8, 16, 48, 32, 3 and 4 sixteen times.
+ */
+export const TABLE: usize = memory.data<u8>([
+  128, 128, 128, 0, 128, 128, 128, 1, 128, 128, 128, 2, 128, 128, 128, 3,
+  128, 128, 128, 4, 128, 128, 128, 5, 128, 128, 128, 6, 128, 128, 128, 7,
+  128, 128, 128, 8, 128, 128, 128, 9, 128, 128, 128, 10, 128, 128, 128, 11,
+  128, 128, 128, 12, 128, 128, 128, 13, 128, 128, 128, 14, 128, 128, 128, 15,
+  15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15,
+  8, 8, 8, 8, 8, 8, 8, 8, 8, 8, 8, 8, 8, 8, 8, 8,
+  16, 16, 16, 16, 16, 16, 16, 16, 16, 16, 16, 16, 16, 16, 16, 16,
+  48, 48, 48, 48, 48, 48, 48, 48, 48, 48, 48, 48, 48, 48, 48, 48,
+  32, 32, 32, 32, 32, 32, 32, 32, 32, 32, 32, 32, 32, 32, 32, 32,
+  3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3,
+  4, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4,
+]);
+/** 2^-24: what a byte at the high end of a lane counts. */
+export const UNIT: f32 = 5.9604644775390625e-8;
+
+/** Four bytes of q, spread by one of the table's indices, as floats 2^24 too large. */
 // @ts-ignore: decorator
 @inline
-export function store16(dst: usize, q: v128, d: v128, m: v128): void {
-  const lo = i16x8.extend_low_i8x16_s(q);
-  const hi = i16x8.extend_high_i8x16_s(q);
-  v128.store(dst, f32x4.add(f32x4.mul(f32x4.convert_i32x4_s(i32x4.extend_low_i16x8_s(lo)), d), m));
-  v128.store(dst, f32x4.add(f32x4.mul(f32x4.convert_i32x4_s(i32x4.extend_high_i16x8_s(lo)), d), m), 16);
-  v128.store(dst, f32x4.add(f32x4.mul(f32x4.convert_i32x4_s(i32x4.extend_low_i16x8_s(hi)), d), m), 32);
-  v128.store(dst, f32x4.add(f32x4.mul(f32x4.convert_i32x4_s(i32x4.extend_high_i16x8_s(hi)), d), m), 48);
+export function quarter(q: v128, index: v128): v128 {
+  return f32x4.convert_i32x4_s(swizzle(q, index));
 }
 
-/** Stores d·q for sixteen i8 lanes. */
+/** Stores d·q for sixteen i8; d is UNIT times the scale, i0..i3 the table's indices. The products are exact. */
 // @ts-ignore: decorator
 @inline
-export function scale16(dst: usize, q: v128, d: v128): void {
-  const lo = i16x8.extend_low_i8x16_s(q);
-  const hi = i16x8.extend_high_i8x16_s(q);
-  v128.store(dst, f32x4.mul(f32x4.convert_i32x4_s(i32x4.extend_low_i16x8_s(lo)), d));
-  v128.store(dst, f32x4.mul(f32x4.convert_i32x4_s(i32x4.extend_high_i16x8_s(lo)), d), 16);
-  v128.store(dst, f32x4.mul(f32x4.convert_i32x4_s(i32x4.extend_low_i16x8_s(hi)), d), 32);
-  v128.store(dst, f32x4.mul(f32x4.convert_i32x4_s(i32x4.extend_high_i16x8_s(hi)), d), 48);
+export function scale16(dst: usize, q: v128, d: v128, i0: v128, i1: v128, i2: v128, i3: v128): void {
+  v128.store(dst, f32x4.mul(quarter(q, i0), d));
+  v128.store(dst, f32x4.mul(quarter(q, i1), d), 16);
+  v128.store(dst, f32x4.mul(quarter(q, i2), d), 32);
+  v128.store(dst, f32x4.mul(quarter(q, i3), d), 48);
+}
+
+/** Stores d·q + m, rounded once because d·q is exact. */
+// @ts-ignore: decorator
+@inline
+export function affine16(dst: usize, q: v128, d: v128, m: v128, i0: v128, i1: v128, i2: v128, i3: v128): void {
+  v128.store(dst, madd(quarter(q, i0), d, m));
+  v128.store(dst, madd(quarter(q, i1), d, m), 16);
+  v128.store(dst, madd(quarter(q, i2), d, m), 32);
+  v128.store(dst, madd(quarter(q, i3), d, m), 48);
+}
+
+/** The high nibbles of sixteen bytes. */
+// @ts-ignore: decorator
+@inline
+export function high4(q: v128, nibble: v128): v128 {
+  return v128.and(i16x8.shr_u(q, 4), nibble);
 }
 
 function q8_0(src: usize, dst: usize, n: i32): void {
+  const i0 = v128.load(TABLE), i1 = v128.load(TABLE, 16), i2 = v128.load(TABLE, 32), i3 = v128.load(TABLE, 48);
   for (let i = 0; i < n; i += 32, src += 34, dst += 128) {
-    const d = f32x4.splat(half(src));
-    scale16(dst, v128.load(src, 2), d);
-    scale16(dst + 64, v128.load(src, 18), d);
+    const d = f32x4.splat(half(src) * UNIT);
+    scale16(dst, v128.load(src, 2), d, i0, i1, i2, i3);
+    scale16(dst + 64, v128.load(src, 18), d, i0, i1, i2, i3);
   }
 }
 
 function q4_0(src: usize, dst: usize, n: i32): void {
-  const nibble = i8x16.splat(15), eight = i8x16.splat(8);
+  const i0 = v128.load(TABLE), i1 = v128.load(TABLE, 16), i2 = v128.load(TABLE, 32), i3 = v128.load(TABLE, 48);
+  const nibble = v128.load(TABLE, 64), eight = v128.load(TABLE, 80);
   for (let i = 0; i < n; i += 32, src += 18, dst += 128) {
-    const d = f32x4.splat(half(src));
+    const d = f32x4.splat(half(src) * UNIT);
     const q = v128.load(src, 2);
-    scale16(dst, i8x16.sub(v128.and(q, nibble), eight), d);
-    scale16(dst + 64, i8x16.sub(i8x16.shr_u(q, 4), eight), d);
+    scale16(dst, i8x16.sub(v128.and(q, nibble), eight), d, i0, i1, i2, i3);
+    scale16(dst + 64, i8x16.sub(high4(q, nibble), eight), d, i0, i1, i2, i3);
   }
 }
 
 function q4_1(src: usize, dst: usize, n: i32): void {
-  const nibble = i8x16.splat(15);
+  const i0 = v128.load(TABLE), i1 = v128.load(TABLE, 16), i2 = v128.load(TABLE, 32), i3 = v128.load(TABLE, 48);
+  const nibble = v128.load(TABLE, 64);
   for (let i = 0; i < n; i += 32, src += 20, dst += 128) {
-    const d = f32x4.splat(half(src)), m = f32x4.splat(half(src + 2));
+    const d = f32x4.splat(half(src) * UNIT), m = f32x4.splat(half(src + 2));
     const q = v128.load(src, 4);
-    store16(dst, v128.and(q, nibble), d, m);
-    store16(dst + 64, i8x16.shr_u(q, 4), d, m);
+    affine16(dst, v128.and(q, nibble), d, m, i0, i1, i2, i3);
+    affine16(dst + 64, high4(q, nibble), d, m, i0, i1, i2, i3);
   }
 }
 
@@ -236,22 +270,24 @@ function fifth(bits: i32): v128 {
 }
 
 function q5_0(src: usize, dst: usize, n: i32): void {
-  const nibble = i8x16.splat(15), sixteen = i8x16.splat(16);
+  const i0 = v128.load(TABLE), i1 = v128.load(TABLE, 16), i2 = v128.load(TABLE, 32), i3 = v128.load(TABLE, 48);
+  const nibble = v128.load(TABLE, 64), sixteen = v128.load(TABLE, 96);
   for (let i = 0; i < n; i += 32, src += 22, dst += 128) {
-    const d = f32x4.splat(half(src));
+    const d = f32x4.splat(half(src) * UNIT);
     const high = load<i32>(src, 2), q = v128.load(src, 6);
-    scale16(dst, i8x16.sub(v128.or(v128.and(q, nibble), fifth(high)), sixteen), d);
-    scale16(dst + 64, i8x16.sub(v128.or(i8x16.shr_u(q, 4), fifth(high >>> 16)), sixteen), d);
+    scale16(dst, i8x16.sub(v128.or(v128.and(q, nibble), fifth(high)), sixteen), d, i0, i1, i2, i3);
+    scale16(dst + 64, i8x16.sub(v128.or(high4(q, nibble), fifth(high >>> 16)), sixteen), d, i0, i1, i2, i3);
   }
 }
 
 function q5_1(src: usize, dst: usize, n: i32): void {
-  const nibble = i8x16.splat(15);
+  const i0 = v128.load(TABLE), i1 = v128.load(TABLE, 16), i2 = v128.load(TABLE, 32), i3 = v128.load(TABLE, 48);
+  const nibble = v128.load(TABLE, 64);
   for (let i = 0; i < n; i += 32, src += 24, dst += 128) {
-    const d = f32x4.splat(half(src)), m = f32x4.splat(half(src + 2));
+    const d = f32x4.splat(half(src) * UNIT), m = f32x4.splat(half(src + 2));
     const high = load<i32>(src, 4), q = v128.load(src, 8);
-    store16(dst, v128.or(v128.and(q, nibble), fifth(high)), d, m);
-    store16(dst + 64, v128.or(i8x16.shr_u(q, 4), fifth(high >>> 16)), d, m);
+    affine16(dst, v128.or(v128.and(q, nibble), fifth(high)), d, m, i0, i1, i2, i3);
+    affine16(dst + 64, v128.or(high4(q, nibble), fifth(high >>> 16)), d, m, i0, i1, i2, i3);
   }
 }
 
@@ -263,12 +299,13 @@ export function iq4Levels(): v128 {
 }
 
 function iq4_nl(src: usize, dst: usize, n: i32): void {
-  const nibble = i8x16.splat(15), levels = iq4Levels();
+  const i0 = v128.load(TABLE), i1 = v128.load(TABLE, 16), i2 = v128.load(TABLE, 32), i3 = v128.load(TABLE, 48);
+  const nibble = v128.load(TABLE, 64), levels = iq4Levels();
   for (let i = 0; i < n; i += 32, src += 18, dst += 128) {
-    const d = f32x4.splat(half(src));
+    const d = f32x4.splat(half(src) * UNIT);
     const q = v128.load(src, 2);
-    scale16(dst, i8x16.swizzle(levels, v128.and(q, nibble)), d);
-    scale16(dst + 64, i8x16.swizzle(levels, i8x16.shr_u(q, 4)), d);
+    scale16(dst, i8x16.swizzle(levels, v128.and(q, nibble)), d, i0, i1, i2, i3);
+    scale16(dst + 64, i8x16.swizzle(levels, high4(q, nibble)), d, i0, i1, i2, i3);
   }
 }
 

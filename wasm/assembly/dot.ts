@@ -1,28 +1,9 @@
 // A row of weights against a row of x without a decoded copy: what decoding token by token spends its time on. Bytes are
 // spread to the high end of four 32-bit lanes by one swizzle and converted, so a quant counts 2^24 times its value until
 // the block's scale takes that back. Bound by reading the weights where they are in no cache.
-import { anyHalf4, half, half4, rare } from "./decode";
+import { anyHalf4, half, half4, rare, TABLE, UNIT } from "./decode";
 import { min6, scale6 } from "./decode_k";
 import { madd, swizzle } from "./micro";
-
-/** 2^-24 */
-const UNIT: f32 = 5.9604644775390625e-8;
-
-/**
- * Constants, in memory because V8 makes a v128 literal anew at each use, by four instructions: indices that spread bytes
- * 0-3, 4-7, 8-11, 12-15 (128 gives 0), then 15, 8, 16, 48 and 32 sixteen times.
- */
-const TABLE: usize = memory.data<u8>([
-  128, 128, 128, 0, 128, 128, 128, 1, 128, 128, 128, 2, 128, 128, 128, 3,
-  128, 128, 128, 4, 128, 128, 128, 5, 128, 128, 128, 6, 128, 128, 128, 7,
-  128, 128, 128, 8, 128, 128, 128, 9, 128, 128, 128, 10, 128, 128, 128, 11,
-  128, 128, 128, 12, 128, 128, 128, 13, 128, 128, 128, 14, 128, 128, 128, 15,
-  15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15,
-  8, 8, 8, 8, 8, 8, 8, 8, 8, 8, 8, 8, 8, 8, 8, 8,
-  16, 16, 16, 16, 16, 16, 16, 16, 16, 16, 16, 16, 16, 16, 16, 16,
-  48, 48, 48, 48, 48, 48, 48, 48, 48, 48, 48, 48, 48, 48, 48, 48,
-  32, 32, 32, 32, 32, 32, 32, 32, 32, 32, 32, 32, 32, 32, 32, 32,
-]);
 
 /** Σ q·x of sixteen i8, times 2^24; i0..i3 are the first four constants. */
 // @ts-ignore: decorator

@@ -17,7 +17,7 @@ export {
   adafactorRows,
   adafactorSum,
 } from "./optimizers";
-export { matmul, matvec } from "./matmul";
+export { fewRows, matmul, matvec } from "./matmul";
 export { packRows, transposeRows } from "./pack";
 export { panelRows } from "./micro";
 export { attention } from "./attention";

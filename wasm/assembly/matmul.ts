@@ -129,6 +129,47 @@ function finishRow(n: i32, M: i32, sums: usize): void {
   }
 }
 
+/**
+ * A few rows of a against b's rows, as cᵀ = b · aᵀ: b's rows are decoded four at a time, without the transposition that
+ * packing them costs, and a is the packed operand. Unit u is NB rows of b.
+ */
+export function fewRows(u: i32, scratch: usize): void {
+  const M = int(11), K = int(13), KC = int(14), NB = int(15), type = int(7);
+  const n0 = u * NB, n1 = min(int(12), n0 + NB), lda = words(int(4));
+  const tile = scratch + words(int(19)), strip = tile + words(MR * NR);
+  for (let k0 = 0; k0 < K; k0 += KC) {
+    const kc = min(KC, K - k0), skip = bytesOf(type, k0);
+    packTransposed(ptr(3), 0, lda, k0, kc, 0, M, scratch, 0);
+    for (let n = n0; n < n1; n += MR) {
+      const rows = min(MR, n1 - n);
+      let from = ptr(6) + <usize>n * ptr(8) + skip, ld = ptr(8);
+      if (type !== 0) {
+        for (let r = 0; r < rows; r++) decode(type, from + <usize>r * ld, strip + words(r * kc), kc);
+        from = strip;
+        ld = words(kc);
+      }
+      for (let m = 0, panel = scratch; m < M; m += NR, panel += panelBytes(NR, kc)) {
+        tileRows(kc, from, ld, rows - 1, panel, tile, words(NR), float(0), false);
+        addTile(tile, n, rows, m, min(NR, M - m), k0 === 0);
+      }
+    }
+  }
+}
+
+/** c[m.., n..] = or += the tile's transpose; the first pass adds the bias, and to c only with beta. */
+function addTile(tile: usize, n: i32, rows: i32, m: i32, cols: i32, first: bool): void {
+  const bias = first ? ptr(10) : 0, keep = !first || int(18) !== 0;
+  for (let q = 0; q < cols; q++) {
+    const c = ptr(0) + words((m + q) * int(1) + n);
+    for (let r = 0; r < rows; r++) {
+      let y = load<f32>(tile + words(r * NR + q));
+      if (bias) y += load<f32>(bias + words(n + r));
+      if (keep) y += load<f32>(c + words(r));
+      store<f32>(c + words(r), y);
+    }
+  }
+}
+
 /** Σ a·b over n floats. */
 export function dot(a: usize, b: usize, n: i32): f32 {
   let s = f32x4.splat(0), t = f32x4.splat(0), v = f32x4.splat(0), w = f32x4.splat(0), i = 0;
