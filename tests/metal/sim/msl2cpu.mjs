@@ -6,6 +6,7 @@ import { execFileSync } from "node:child_process";
 import { writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { tokenize } from "./tokens.mjs";
 
 const here = dirname(fileURLToPath(import.meta.url));
 const shim = join(here, "msl");
@@ -27,37 +28,6 @@ export function preprocess(file, clang = "clang++-19", extra = (process.env.MSL_
     ...extra,
     file,
   ], { encoding: "utf8", maxBuffer: 1 << 28 });
-}
-
-const RE =
-  /(#[^\n]*\n)|(\s+)|("(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*')|([A-Za-z_]\w*)|(\d(?:[\w.]|[eEpP][+-])*|\.\d(?:[\w.]|[eEpP][+-])*)|(\[\[|\]\]|::|->|<<=?|>=|<=|==|!=|&&|\|\||\+\+|--|[-+*\/%&|^]=|.)/gsy;
-// tokens: {k: 'line'|'ws'|'str'|'id'|'num'|'op', s, line, file}
-export function tokenize(text) {
-  const out = [];
-  let line = 1, file = "?";
-  RE.lastIndex = 0;
-  for (let m; (m = RE.exec(text));) {
-    const k = m[1] !== undefined
-      ? "line"
-      : m[2] !== undefined
-      ? "ws"
-      : m[3] !== undefined
-      ? "str"
-      : m[4] !== undefined
-      ? "id"
-      : m[5] !== undefined
-      ? "num"
-      : "op";
-    out.push({ k, s: m[0], line, file });
-    if (k === "line") {
-      const d = /^#(?:line)? (\d+)(?: "([^"]*)")?/.exec(m[0]);
-      if (d) {
-        line = +d[1];
-        if (d[2]) file = d[2];
-      } else line++;
-    } else for (const c of m[0]) if (c === "\n") line++;
-  }
-  return out;
 }
 
 const OPEN = { "(": ")", "{": "}", "[": "]", "[[": "]]" };
