@@ -3,8 +3,10 @@
  * lies. Blocks of 64, one f32 absmax each, no double quantisation. Layout: bitsandbytes functional.py, QuantState.as_dict.
  * @module
  */
+import { DTYPES } from "../core/dtype.ts";
 import { FormatError } from "../core/errors.ts";
 import { NF4_VALUES } from "../formats/block_values.ts";
+import { quantizeNf4 } from "../formats/nf4.ts";
 import { openSafetensorsFolder } from "../formats/safetensors.ts";
 import type { TensorToWrite } from "../formats/safetensors_write.ts";
 import { readBytes, readFloats } from "../formats/stored.ts";
@@ -30,33 +32,17 @@ export const NF4_CONFIG: Readonly<Record<string, unknown>> = {
   quant_method: "bitsandbytes",
 };
 
-/** Places halfway between neighbouring values. */
-const MIDDLES = Float32Array.from({ length: 15 }, (_, i) => (NF4_VALUES[i]! + NF4_VALUES[i + 1]!) / 2);
-
-/** Index of the nearest value of x in [-1, 1]. */
-function nearest(x: number): number {
-  let [low, high] = [0, 15];
-  while (low < high) {
-    const mid = (low + high) >> 1;
-    if (x > MIDDLES[mid]!) low = mid + 1;
-    else high = mid;
-  }
-  return low;
-}
-
-/** Nibbles (the first of two elements high) and scales of whole blocks; the last block may be short. */
+/** Nibbles (the first of two elements high) and scales apart, of whole blocks; the last block may be short. */
 export function encodeNf4(x: Float32Array): { packed: Uint8Array<ArrayBuffer>; absmax: Float32Array<ArrayBuffer> } {
-  const packed = new Uint8Array(Math.ceil(x.length / 2));
-  const absmax = new Float32Array(Math.ceil(x.length / BLOCK));
+  const whole = new Float32Array(Math.ceil(x.length / BLOCK) * BLOCK);
+  whole.set(x);
+  const blocks = quantizeNf4(whole), { bytes } = DTYPES.nf4, view = new DataView(blocks.buffer, blocks.byteOffset);
+  const absmax = new Float32Array(whole.length / BLOCK), packed = new Uint8Array(whole.length / 2);
   for (let b = 0; b < absmax.length; b++) {
-    const end = Math.min(x.length, (b + 1) * BLOCK);
-    let top = 0;
-    for (let i = b * BLOCK; i < end; i++) top = Math.max(top, Math.abs(x[i]!));
-    absmax[b] = top;
-    const scale = top > 0 ? 1 / top : 0;
-    for (let i = b * BLOCK; i < end; i++) packed[i >> 1]! |= nearest(Math.fround(x[i]! * scale)) << (i % 2 ? 0 : 4);
+    packed.set(blocks.subarray(b * bytes, b * bytes + BLOCK / 2), b * BLOCK / 2);
+    absmax[b] = view.getFloat32(b * bytes + BLOCK / 2, true);
   }
-  return { packed, absmax };
+  return { packed: packed.slice(0, Math.ceil(x.length / 2)), absmax };
 }
 
 function* encoded(t: MergedTensor): Generator<ReturnType<typeof encodeNf4>> {
