@@ -98,6 +98,12 @@ function reader(file: Gguf): GgufReader {
 function openGgufModel(path: string, file: string): ModelSource {
   const gguf = openGguf(file);
   try {
+    const parts = gguf.meta.get("split.count");
+    if (typeof parts === "number" && parts > 1) {
+      throw new ConfigError(
+        `Cannot use '${file}': it is one of ${parts} parts; join them with llama-gguf-split --merge`,
+      );
+    }
     const family = familyOfGguf(gguf.meta.get("general.architecture"));
     const hf = family.fromGguf(reader(gguf)), config = family.config(hf);
     const ignored = (name: string) => /^rope_(freqs|factors_long|factors_short)\.weight$/.test(name);

@@ -10,6 +10,7 @@ import { mergeModel } from "../../src/export/merge.ts";
 import { exportModel, type ExportOptions, type Trained } from "../../src/export/mod.ts";
 import { klDivergence } from "../../src/export/verify.ts";
 import { openGguf } from "../../src/formats/gguf_read.ts";
+import { writeGguf } from "../../src/formats/gguf_write.ts";
 import { readMlx } from "../../src/formats/mlx.ts";
 import { readPeft } from "../../src/formats/peft.ts";
 import { openSafetensorsFolder } from "../../src/formats/safetensors.ts";
@@ -19,7 +20,7 @@ import { readRowRange } from "../../src/models/rows.ts";
 import { loadTokenizer } from "../../src/tokenizer/mod.ts";
 import { openBlockCodec } from "../../wasm/blocks.ts";
 import { createWasmBackend } from "../../wasm/mod.ts";
-import { inFolder } from "../formats/files.ts";
+import { inFolder, metaOf } from "../formats/files.ts";
 import { EXPRESSIBLE, TEMPLATE, tinyAdapter, writeTinyFolder } from "./tiny_folder.ts";
 
 let backend: Backend;
@@ -290,6 +291,14 @@ describe("metadata", () => {
       expect((meta.get("tokenizer.ggml.merges") as string[]).slice(0, 2)).toEqual(["Ġ t", "h e"]);
       close();
     });
+  });
+});
+
+test("a part of a split GGUF is refused with the way out", async () => {
+  await inFolder(async (dir) => {
+    const path = join(dir, "x-00001-of-00003.gguf");
+    await writeGguf(path, metaOf({ "general.architecture": "llama", "split.count": 3 }), []);
+    expect(() => openModel(path)).toThrow("one of 3 parts; join them");
   });
 });
 
