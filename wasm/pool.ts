@@ -126,6 +126,7 @@ export class Pool {
     const index = this.#index.get(kernel)!, ctl = this.#ctl;
     for (let i = 0; i < args.length; i++) ctl[C.args + i] = args[i];
     for (let i = 0; i < floats.length; i++) this.#floats[C.floats + i] = floats[i];
+    ctl[C.fail] = 0;
     try {
       if (units === 1 || this.#workers.length === 0) {
         const run = this.#kernels[index];
@@ -157,6 +158,8 @@ export class Pool {
     ctl[C.units] = units;
     Atomics.store(ctl, C.next, 0);
     Atomics.store(ctl, C.done, 0);
+    // What a worker left in a job that the calling thread's own trap ended is not this job's.
+    Atomics.store(ctl, C.trap, 0);
     Atomics.store(ctl, C.joined, 0);
     Atomics.add(ctl, C.generation, 1);
     Atomics.notify(ctl, C.generation, units - 1);
