@@ -128,7 +128,9 @@ export function parseSafetensors(source: ByteSource): Safetensors {
     const at = 8 + Math.max(0, text.indexOf(JSON.stringify(name)));
     if (name !== "__metadata__") {
       tensors.set(name, readEntry(name, entry, source, 8 + length, at));
-    } else if (typeof entry === "object" && entry && Object.values(entry).every((v) => typeof v === "string")) {
+    } else if (entry === null) {
+      continue; // MLX writes this where there is none, and the safetensors library takes it
+    } else if (typeof entry === "object" && Object.values(entry).every((v) => typeof v === "string")) {
       metadata = entry as Record<string, string>;
     } else {
       throw new FormatError(`Cannot read '${source.name}': its __metadata__ is no map of strings`, source.name, at);

@@ -88,6 +88,17 @@ describe("openSafetensors()", () => {
     f.close();
   });
 
+  test("reads MLX's files, which say that their metadata is null", async () => {
+    await inFolder((dir) => {
+      const path = join(dir, "adapters.safetensors"), entry = { dtype: "F32", shape: [1], data_offsets: [0, 4] };
+      writeFileSync(path, file(JSON.stringify({ __metadata__: null, a: entry }), 4));
+      const f = openSafetensors(path);
+      expect([...f.tensors.keys()]).toEqual(["a"]);
+      expect(f.metadata).toEqual({});
+      f.close();
+    });
+  });
+
   test("reads a tensor that lies beyond 4 GiB", async () => {
     await inFolder((dir) => {
       const path = join(dir, "big.safetensors");
