@@ -22,7 +22,7 @@ import { byteLength, cols, type Handle, numel, rowsOf, type Tensor } from "../sr
 import { runAttention, runAttentionBwd, runAttentionCached } from "./attention.ts";
 import { runMatmul } from "./matmul.ts";
 import type { LinearMemory } from "./memory.ts";
-import type { Pool } from "./pool.ts";
+import { type Pool, SCRATCH_BYTES } from "./pool.ts";
 
 /** Elements of a unit of the kernels in assembly/elementwise.ts and adamw.ts. */
 const CHUNK = 16384;
@@ -127,9 +127,18 @@ export class WasmBackend implements Backend {
 
   norm(out: Tensor, stat: Tensor, x: Tensor, w: Tensor, b: Tensor | null, o: NormOpts): void {
     check.norm(out, stat, x, w, b, o);
+    this.#room("norm", 2 * cols(x));
     const N = rowsOf(x), [wAt, wType] = this.#weights(w), [bAt, bType] = b ? this.#weights(b) : [0, 0];
     const args = [this.#f32(out), this.mem.at(stat), this.#f32(x), wAt, wType, bAt, bType, N, cols(x), ...flags(o)];
     this.pool.run("norm", "norm", units(N, ROWS), args, [o.eps]);
+  }
+
+  /** @throws {ShapeError} when a kernel would need more than a thread's scratch */
+  #room(op: string, floats: number): void {
+    if (4 * floats <= SCRATCH_BYTES) return;
+    throw new ShapeError(
+      `Cannot run ${op}: it needs ${4 * floats} bytes a thread, the wasm backend has ${SCRATCH_BYTES}`,
+    );
   }
 
   /** Address and type of a vector that may be of any float type. */
@@ -148,6 +157,7 @@ export class WasmBackend implements Backend {
     o: NormOpts,
   ): void {
     check.normBwd(dx, dw, db, dOut, x, w, stat, o);
+    this.#room("normBwd", cols(x));
     const N = rowsOf(x), D = cols(x), dy = this.#f32(dOut), xAt = this.#f32(x), st = this.mem.at(stat);
     const args = [this.#f32(dx), dy, xAt, ...this.#weights(w), st, N, D, ...flags(o)];
     this.pool.run("normBwd", "normBwd", units(N, ROWS), args);
@@ -164,6 +174,7 @@ export class WasmBackend implements Backend {
 
   rope(x: Tensor, pos: Tensor, freqs: Tensor, o: RopeOpts): void {
     check.rope(x, pos, freqs, o);
+    this.#room("rope", 2 * numel(freqs));
     const [N, heads, d] = x.shape;
     const args = [this.#f32(x), this.mem.at(pos), this.mem.at(freqs), N, heads, d, numel(freqs)];
     this.pool.run("rope", "rope", units(N, ROWS), args, [o.sign, o.factor]);
@@ -292,6 +303,7 @@ export class WasmBackend implements Backend {
   adafactor(p: Tensor, g: Tensor, row: Tensor | null, col: Tensor, hyper: Tensor): void {
     check.adafactor(p, g, row, col, hyper);
     const [O, I] = row ? [rowsOf(p), cols(p)] : [1, numel(p)], sums = units(O, ROWS);
+    this.#room("adafactor", 1024 + 2 * (sums + 2));
     const at = (t: Tensor | null): number => t ? this.mem.at(t) : 0;
     // The sums lie above what a kernel uses of the first thread's scratch.
     const args = [at(p), at(g), at(row), at(col), at(hyper), O, I, this.pool.scratch + 4096, sums];

@@ -14,6 +14,8 @@ const NB = 256;
 const KC = 512;
 /** Rows of A up to which the matrix-vector kernel is used, and up to which b's rows are not transposed (V8 only). */
 const FEW = 4, SOME = 12;
+/** Elements of a row up to which four sums of its runs of 32 fit into a thread's scratch. */
+const WIDEST = 262144;
 /** Elements of a row decoded at a time in the latter: long, so that the weights stream (8 rows, q8_0: 4.0 -> 3.2 ms). */
 const LONG = 2048;
 /** Panels of A that one unit packs: assembly/pack.ts. */
@@ -59,7 +61,7 @@ export function runMatmul(
   const M = rowsOf(c), N = cols(c), K = o.transA ? rowsOf(a) : cols(a), ldc = N;
   const left = { at: at(a), t: a, transposed: !!o.transA }, right = { at: at(b), t: b, transposed: !!o.transB };
   const alpha = o.alpha ?? 1, beta = o.beta ?? 0, biasAt = bias ? at(bias) : 0, cAt = at(c);
-  if (o.transB && !o.transA && M <= (pool.panelRows > 4 ? SOME : FEW)) {
+  if (o.transB && !o.transA && M <= (pool.panelRows > 4 ? SOME : FEW) && K <= WIDEST) {
     const tiles = M > FEW, { block, code } = DTYPES[b.dtype], row = bytesOf(b.dtype, cols(b));
     const kc = passLength(K, block, block > 1 ? LONG : KC), panels = ceil(M, 8) * (8 * kc + 16);
     const rows = tiles

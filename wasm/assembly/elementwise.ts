@@ -1,5 +1,5 @@
 // Operations element by element, bound by memory: unit u is CHUNK elements. Each reads and writes every element once.
-import { decode } from "./decode";
+import { bytesOf, decode } from "./decode";
 import { float, int, ptr, words } from "./job";
 
 /** Elements of one unit; a multiple of every block. ../ops_elementwise.ts has the same number. */
@@ -65,7 +65,7 @@ export function convert(u: i32, scratch: usize): void {
   let o = ptr(0) + (<usize>(u * CHUNK) << 1);
   for (let i = 0; i < n; i += 1024) {
     const part = min(1024, n - i);
-    decodePart(int(3), x, i, scratch, part);
+    decode(int(3), x + bytesOf(int(3), i), scratch, part); // 1024 is a multiple of every block
     for (let j = 0; j < part; j++, o += 2) {
       const bits = load<u32>(scratch + words(j));
       store<u16>(o, to === 1 ? toBf16(bits) : toHalf(bits));
@@ -77,21 +77,6 @@ export function convert(u: i32, scratch: usize): void {
 export function fromInts(u: i32, _: usize): void {
   const at = words(u * CHUNK), n = min(CHUNK, int(2) - u * CHUNK);
   for (let i = 0; i < n; i++) store<f32>(ptr(0) + at + words(i), <f32>load<i32>(ptr(1) + at + words(i)));
-}
-
-/** Elements i..i+n of the row at x, where i is a multiple of 1024. */
-// @ts-ignore: decorator
-@inline
-function decodePart(type: i32, x: usize, i: i32, dst: usize, n: i32): void {
-  decode(type, x + bytesAt(type, i), dst, n);
-}
-
-import { bytesOf } from "./decode";
-
-// @ts-ignore: decorator
-@inline
-function bytesAt(type: i32, i: i32): usize {
-  return bytesOf(type, i);
 }
 
 /** f32 bits to bf16 bits, to nearest even; NaN stays NaN. */
