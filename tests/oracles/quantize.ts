@@ -4,21 +4,12 @@
  * JSON. Structs: llama.h of llama.cpp v0.5.0.
  */
 const jobs = JSON.parse(Deno.readTextFileSync(Deno.args[0]!));
-const bins = new URL(
-  "node_modules/@node-llama-cpp/linux-x64/bins/linux-x64/",
-  import.meta.url,
-).pathname;
+const bins = new URL("node_modules/@node-llama-cpp/linux-x64/bins/linux-x64/", import.meta.url).pathname;
 const lib = Deno.dlopen(`${bins}libllama.v0.5.0.so`, {
   llama_log_set: { parameters: ["function", "pointer"], result: "void" },
-  llama_model_quantize: {
-    parameters: ["buffer", "buffer", "buffer"],
-    result: "u32",
-  },
+  llama_model_quantize: { parameters: ["buffer", "buffer", "buffer"], result: "u32" },
 });
-const quiet = new Deno.UnsafeCallback({
-  parameters: ["i32", "pointer", "pointer"],
-  result: "void",
-}, (level, text) => {
+const quiet = new Deno.UnsafeCallback({ parameters: ["i32", "pointer", "pointer"], result: "void" }, (level, text) => {
   if (level >= 4) console.error(Deno.UnsafePointerView.getCString(text!));
 });
 lib.symbols.llama_log_set(quiet.pointer, null);
@@ -48,11 +39,7 @@ function importanceOf(weights: Record<string, number[]>): bigint {
   const table = new DataView(new ArrayBuffer(24 * (entries.length + 1)));
   entries.forEach(([name, values], i) => {
     table.setBigUint64(24 * i, addressOf(text(name)), true);
-    table.setBigUint64(
-      24 * i + 8,
-      addressOf(new Uint8Array(Float32Array.from(values).buffer)),
-      true,
-    );
+    table.setBigUint64(24 * i + 8, addressOf(new Uint8Array(Float32Array.from(values).buffer)), true);
     table.setBigUint64(24 * i + 16, BigInt(values.length), true);
   });
   return addressOf(new Uint8Array(table.buffer));
@@ -60,22 +47,12 @@ function importanceOf(weights: Record<string, number[]>): bigint {
 
 const seconds = jobs.map((job: Job) => {
   const params = new DataView(new ArrayBuffer(64));
-  if (job.importance) {
-    params.setBigUint64(24, importanceOf(job.importance), true);
-  }
-  [job.threads, job.fileType, NO_TYPE, NO_TYPE].forEach((v, i) =>
-    params.setInt32(4 * i, v, true)
-  );
+  if (job.importance) params.setBigUint64(24, importanceOf(job.importance), true);
+  [job.threads, job.fileType, NO_TYPE, NO_TYPE].forEach((v, i) => params.setInt32(4 * i, v, true));
   params.setUint8(17, 1); // quantize_output_tensor
   const start = performance.now();
-  const status = lib.symbols.llama_model_quantize(
-    text(job.input),
-    text(job.output),
-    new Uint8Array(params.buffer),
-  );
-  if (status !== 0) {
-    throw new Error(`llama_model_quantize of ${job.input} gave ${status}`);
-  }
+  const status = lib.symbols.llama_model_quantize(text(job.input), text(job.output), new Uint8Array(params.buffer));
+  if (status !== 0) throw new Error(`llama_model_quantize of ${job.input} gave ${status}`);
   return (performance.now() - start) / 1000;
 });
 console.log(JSON.stringify(seconds));
