@@ -6,35 +6,15 @@ import { Arena } from "../../src/core/arena.ts";
 import type { Backend } from "../../src/core/backend.ts";
 import type { Tensor } from "../../src/core/tensor.ts";
 import type { Batch } from "../../src/data/types.ts";
-import {
-  loadModel,
-  type Model,
-  openModel,
-  quantizeSource,
-  writeAdapter,
-} from "../../src/models/mod.ts";
+import { loadModel, type Model, openModel, quantizeSource, writeAdapter } from "../../src/models/mod.ts";
 import { softcapLogits } from "../../src/nn/head.ts";
 import { createRun } from "../../src/nn/run.ts";
 import { createOptimizer } from "../../src/train/optimizers.ts";
 import { learningRate } from "../../src/train/schedule.ts";
 import { Stepper } from "../../src/train/step.ts";
 import { longestOf } from "../../src/train/pass.ts";
-import {
-  type Case,
-  leftOut,
-  microBatches,
-  optimOf,
-  packRows,
-  values,
-  valuesUnder,
-} from "./case.ts";
-import {
-  type Check,
-  firstDifference,
-  relativeCurve,
-  relativeNorm,
-  worstNorm,
-} from "./compare.ts";
+import { type Case, leftOut, microBatches, optimOf, packRows, values, valuesUnder } from "./case.ts";
+import { type Check, firstDifference, relativeCurve, relativeNorm, worstNorm } from "./compare.ts";
 import { greedy } from "./decode.ts";
 
 /** Bounds by backend: the recorded f32 numbers themselves are that close to the same recipe in f64. */
