@@ -29,23 +29,10 @@ export interface Bounds {
 const MARGIN = 1e-3;
 
 /** Runs a case. `modelPath`: another file than the case's own weights. */
-export async function runTiny(
-  c: Case,
-  be: Backend,
-  b: Bounds,
-  modelPath: string = c.weights,
-): Promise<Check[]> {
-  const micro = microBatches(c),
-    { train: t } = c.recipe,
-    width = c.golden.tensors.get("input_ids")!.shape.at(-1)!;
-  const model = await loadCase(
-    c,
-    be,
-    modelPath === c.dir ? c.weights : modelPath,
-    width,
-  );
-  const optim = optimOf(c.recipe),
-    optimizer = createOptimizer(be, model.params!, optim);
+export async function runTiny(c: Case, be: Backend, b: Bounds, modelPath: string = c.weights): Promise<Check[]> {
+  const micro = microBatches(c), { train: t } = c.recipe, width = c.golden.tensors.get("input_ids")!.shape.at(-1)!;
+  const model = await loadCase(c, be, modelPath === c.dir ? c.weights : modelPath, width);
+  const optim = optimOf(c.recipe), optimizer = createOptimizer(be, model.params!, optim);
   const stepper = new Stepper(model, optimizer, {
     maxTokens: Math.max(...micro.map((m) => m.ids.length)),
     maxSequences: Math.max(...micro.map((m) => m.cu.length - 1)),
@@ -58,11 +45,7 @@ export async function runTiny(
   if (modelPath === c.dir) checks.push(...await olderForm(c, be, micro, b));
   checks.push(...await adapterOff(c, stepper, micro, b));
   const first = await stepper.gradients(micro, { t: 1 });
-  checks.push({
-    what: "loss",
-    value: relativeCurve([first.loss], values(c, "loss")),
-    bound: b.logits,
-  });
+  checks.push({ what: "loss", value: relativeCurve([first.loss], values(c, "loss")), bound: b.logits });
   checks.push(...await tensorChecks(c, model, "grad", b.grads));
   checks.push(...await train(c, stepper, micro, b));
   checks.push(...await tensorChecks(c, model, "final", b.final));
@@ -74,103 +57,50 @@ export async function runTiny(
 }
 
 /** The case's model with its adapter; source files are closed again. */
-export async function loadCase(
-  c: Case,
-  be: Backend,
-  path: string,
-  maxLength: number,
-): Promise<Model> {
-  const opened = openModel(path),
-    source = c.recipe.start === "loftq" ? quantizeSource(opened) : opened;
-  const model = await loadModel(source, {
-    backend: be,
-    maxLength,
-    ...(c.lora ? { lora: c.lora } : { full: true }),
-  });
+export async function loadCase(c: Case, be: Backend, path: string, maxLength: number): Promise<Model> {
+  const opened = openModel(path), source = c.recipe.start === "loftq" ? quantizeSource(opened) : opened;
+  const model = await loadModel(source, { backend: be, maxLength, ...(c.lora ? { lora: c.lora } : { full: true }) });
   source.close();
   if (c.adapter) writeAdapter(model, c.adapter);
   return model;
 }
 
 /** Logits of the batch, and of one sequence of each further length that is recorded. */
-async function logitsChecks(
-  c: Case,
-  model: Model,
-  micro: readonly Batch[],
-  b: Bounds,
-): Promise<Check[]> {
+async function logitsChecks(c: Case, model: Model, micro: readonly Batch[], b: Bounds): Promise<Check[]> {
   const checks: Check[] = [];
   if (!leftOut(c, "logits")) {
-    checks.push({
-      what: "logits",
-      value: await logitsDistance(c, model, micro[0]),
-      bound: b.logits,
-    });
+    checks.push({ what: "logits", value: await logitsDistance(c, model, micro[0]), bound: b.logits });
   }
   for (let i = 0; c.golden.tensors.has(`more.${i}.input_ids`); i++) {
-    const ids = values(c, `more.${i}.input_ids`),
-      wanted = values(c, `more.${i}.logits`),
-      n = ids.length;
-    const found = await packedLogits(
-      model,
-      packRows(ids, ids.map(() => 1), ids, n),
-    );
-    const value = relativeNorm(
-      found.subarray(found.length - wanted.length),
-      wanted,
-    );
+    const ids = values(c, `more.${i}.input_ids`), wanted = values(c, `more.${i}.logits`), n = ids.length;
+    const found = await packedLogits(model, packRows(ids, ids.map(() => 1), ids, n));
+    const value = relativeNorm(found.subarray(found.length - wanted.length), wanted);
     checks.push({ what: `${n} tokens`, value, bound: b.logits });
   }
   return checks;
 }
 
 /** Relative norm from the recorded logits, which lie in padded rows; ours are packed. */
-async function logitsDistance(
-  c: Case,
-  model: Model,
-  batch: Batch,
-): Promise<number> {
-  const found = await packedLogits(model, batch),
-    { vocab } = model.config,
-    wanted = new Float32Array(found.length);
-  const recorded = values(c, "logits"),
-    width = c.golden.tensors.get("logits")!.shape[1];
+async function logitsDistance(c: Case, model: Model, batch: Batch): Promise<number> {
+  const found = await packedLogits(model, batch), { vocab } = model.config, wanted = new Float32Array(found.length);
+  const recorded = values(c, "logits"), width = c.golden.tensors.get("logits")!.shape[1];
   for (let s = 0; s + 1 < batch.cu.length; s++) {
-    const rows = recorded.subarray(
-      s * width * vocab,
-      (s * width + batch.cu[s + 1] - batch.cu[s]) * vocab,
-    );
+    const rows = recorded.subarray(s * width * vocab, (s * width + batch.cu[s + 1] - batch.cu[s]) * vocab);
     wanted.set(rows, batch.cu[s] * vocab);
   }
   return relativeNorm(found, wanted);
 }
 
 /** The same weights under config.old.json, which says what config.json says in the form before transformers 5. */
-async function olderForm(
-  c: Case,
-  be: Backend,
-  micro: readonly Batch[],
-  b: Bounds,
-): Promise<Check[]> {
+async function olderForm(c: Case, be: Backend, micro: readonly Batch[], b: Bounds): Promise<Check[]> {
   const old = join(c.dir, "config.old.json");
   if (!existsSync(old)) return [];
   const dir = mkdtempSync(join(tmpdir(), "unsloth-golden-"));
   try {
     copyFileSync(old, join(dir, "config.json"));
-    copyFileSync(
-      join(c.dir, "model.safetensors"),
-      join(dir, "model.safetensors"),
-    );
-    const model = await loadCase(
-      c,
-      be,
-      dir,
-      c.golden.tensors.get("input_ids")!.shape.at(-1)!,
-    );
-    const checks = (await logitsChecks(c, model, micro, b)).map((k) => ({
-      ...k,
-      what: `old ${k.what}`,
-    }));
+    copyFileSync(join(c.dir, "model.safetensors"), join(dir, "model.safetensors"));
+    const model = await loadCase(c, be, dir, c.golden.tensors.get("input_ids")!.shape.at(-1)!);
+    const checks = (await logitsChecks(c, model, micro, b)).map((k) => ({ ...k, what: `old ${k.what}` }));
     model.close();
     return checks;
   } finally {
@@ -179,18 +109,10 @@ async function olderForm(
 }
 
 /** -log p of each target with the adapter left out: the frozen reference model of DPO and its kin. */
-async function adapterOff(
-  c: Case,
-  stepper: Stepper,
-  micro: readonly Batch[],
-  b: Bounds,
-): Promise<Check[]> {
+async function adapterOff(c: Case, stepper: Stepper, micro: readonly Batch[], b: Bounds): Promise<Check[]> {
   const t = c.golden.tensors.get("off.nll");
   if (!t) return [];
-  const recorded = values(c, "off.nll"),
-    width = t.shape[1],
-    found: number[] = [],
-    wanted: number[] = [];
+  const recorded = values(c, "off.nll"), width = t.shape[1], found: number[] = [], wanted: number[] = [];
   let row = 0;
   for (const m of micro) {
     const { perToken } = await stepper.evaluate(m, { adapters: false });
@@ -206,40 +128,23 @@ async function adapterOff(
 }
 
 /** Logits of every packed row. */
-export async function packedLogits(
-  model: Model,
-  batch: Batch,
-): Promise<Float32Array> {
-  const { be, decoder, config } = model,
-    n = batch.ids.length,
-    arena = new Arena(be, 32 * 1048576);
+export async function packedLogits(model: Model, batch: Batch): Promise<Float32Array> {
+  const { be, decoder, config } = model, n = batch.ids.length, arena = new Arena(be, 32 * 1048576);
   const place = (x: Int32Array): Tensor => {
     const t = arena.tensor("i32", x.length);
     be.upload(t, x);
     return t;
   };
   decoder.prepare(longestOf(batch));
-  const run = createRun({
-    be,
-    arena,
-    pos: place(batch.pos),
-    cu: place(batch.cu),
-    maxLen: n,
-  });
+  const run = createRun({ be, arena, pos: place(batch.pos), cu: place(batch.cu), maxLen: n });
   const out = new Float32Array(n * config.vocab);
-  await be.download(
-    decoder.logits(decoder.forward(place(batch.ids), run), run),
-    out,
-  );
+  await be.download(decoder.logits(decoder.forward(place(batch.ids), run), run), out);
   arena.close();
   softcapLogits(out, config.logitSoftcap);
   return out;
 }
 
-async function download(
-  model: Model,
-  kind: "grad" | "value",
-): Promise<Map<string, Float32Array>> {
+async function download(model: Model, kind: "grad" | "value"): Promise<Map<string, Float32Array>> {
   const out = new Map<string, Float32Array>();
   for (const p of model.params!.list) {
     const x = new Float32Array(p.value.shape.reduce((a, b) => a * b, 1));
@@ -250,34 +155,18 @@ async function download(
 }
 
 /** Gradients or final weights. */
-async function tensorChecks(
-  c: Case,
-  model: Model,
-  what: "grad" | "final",
-  bound: number,
-): Promise<Check[]> {
+async function tensorChecks(c: Case, model: Model, what: "grad" | "final", bound: number): Promise<Check[]> {
   if (leftOut(c, what)) return [];
-  const wanted = valuesUnder(c, `${what}.`),
-    found = await download(model, what === "grad" ? "grad" : "value");
+  const wanted = valuesUnder(c, `${what}.`), found = await download(model, what === "grad" ? "grad" : "value");
   if (c.recipe.start) { // the signs of singular vectors are free
-    for (const all of [wanted, found]) {
-      all.forEach((x, name) => all.set(name, x.map(Math.abs)));
-    }
+    for (const all of [wanted, found]) all.forEach((x, name) => all.set(name, x.map(Math.abs)));
   }
   const { worst, name } = worstNorm(found, wanted);
   return [{ what, value: worst, bound, note: name }];
 }
 
-async function train(
-  c: Case,
-  stepper: Stepper,
-  micro: readonly Batch[],
-  b: Bounds,
-): Promise<Check[]> {
-  const optim = optimOf(c.recipe),
-    loss: number[] = [],
-    norm: number[] = [],
-    rate: number[] = [];
+async function train(c: Case, stepper: Stepper, micro: readonly Batch[], b: Bounds): Promise<Check[]> {
+  const optim = optimOf(c.recipe), loss: number[] = [], norm: number[] = [], rate: number[] = [];
   for (let t = 1; t <= optim.totalSteps; t++) {
     const lr = learningRate(optim, t), r = await stepper.step(micro, { lr, t });
     loss.push(r.loss);
@@ -286,35 +175,17 @@ async function train(
   }
   const losses = values(c, "loss_curve");
   return [
-    {
-      what: "loss curve",
-      value: relativeCurve(loss, losses, losses),
-      bound: b.curve,
-    },
-    {
-      what: "norm curve",
-      value: relativeCurve(norm, values(c, "grad_norm_curve"), losses),
-      bound: b.curve,
-    },
-    {
-      what: "lr",
-      value: relativeCurve(rate, values(c, "lr_curve")),
-      bound: 1e-7,
-    },
+    { what: "loss curve", value: relativeCurve(loss, losses, losses), bound: b.curve },
+    { what: "norm curve", value: relativeCurve(norm, values(c, "grad_norm_curve"), losses), bound: b.curve },
+    { what: "lr", value: relativeCurve(rate, values(c, "lr_curve")), bound: 1e-7 },
   ];
 }
 
 async function greedyCheck(c: Case, model: Model): Promise<Check[]> {
   if (leftOut(c, "greedy")) return [];
-  const wanted = values(c, "greedy_tokens"),
-    prompt = Int32Array.from(values(c, "greedy_prompt"));
+  const wanted = values(c, "greedy_tokens"), prompt = Int32Array.from(values(c, "greedy_prompt"));
   const { tokens } = await greedy(model, prompt, wanted.length, true);
-  const { at, compared } = firstDifference(
-    tokens,
-    wanted,
-    values(c, "greedy_margin"),
-    MARGIN,
-  );
+  const { at, compared } = firstDifference(tokens, wanted, values(c, "greedy_margin"), MARGIN);
   const note = at === null ? `${compared}/${wanted.length}` : `token ${at}`;
   return [{ what: "greedy", value: at === null ? 0 : 1, bound: 0, note }];
 }

@@ -1,10 +1,7 @@
 /** tensorboard reads our event files, and the safetensors library our safetensors. */
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
-import {
-  type TensorToWrite,
-  writeSafetensors,
-} from "../../src/formats/safetensors_write.ts";
+import { type TensorToWrite, writeSafetensors } from "../../src/formats/safetensors_write.ts";
 import { EventFile } from "../../src/train/tensorboard.ts";
 import { inFolder } from "../formats/files.ts";
 import { askPython, python, why } from "./python.ts";
@@ -42,8 +39,7 @@ describe.skipIf(!python)(`other programs${why}`, () => {
 
   test("safetensors reads every type we write, scalars and empty tensors too", async () => {
     await inFolder(async (dir) => {
-      const bytes = (x: ArrayBufferView): Uint8Array =>
-        new Uint8Array(x.buffer, x.byteOffset, x.byteLength);
+      const bytes = (x: ArrayBufferView): Uint8Array => new Uint8Array(x.buffer, x.byteOffset, x.byteLength);
       const tensor = (
         name: string,
         dtype: TensorToWrite["dtype"],

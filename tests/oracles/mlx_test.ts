@@ -1,23 +1,12 @@
 /** mlx-lm (on MLX's CPU build) loads the adapters we write in its format, and we load the ones it writes: equal logits. */
-import {
-  copyFileSync,
-  existsSync,
-  mkdirSync,
-  readFileSync,
-  writeFileSync,
-} from "node:fs";
+import { copyFileSync, existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { describe, expect, test } from "vitest";
 import type { Backend } from "../../src/core/backend.ts";
 import type { Adapter } from "../../src/formats/adapter.ts";
 import { readMlx, writeMlx } from "../../src/formats/mlx.ts";
-import {
-  loadModel,
-  openModel,
-  readAdapter,
-  writeAdapter,
-} from "../../src/models/mod.ts";
+import { loadModel, openModel, readAdapter, writeAdapter } from "../../src/models/mod.ts";
 import { createWasmBackend } from "../../wasm/mod.ts";
 import { inFolder } from "../formats/files.ts";
 import { openCase, packRows } from "../golden/case.ts";
@@ -113,8 +102,7 @@ function copyBase(from: string, to: string): string {
   return to;
 }
 
-const floats = (path: string): Float32Array =>
-  new Float32Array(Uint8Array.from(readFileSync(path)).buffer);
+const floats = (path: string): Float32Array => new Float32Array(Uint8Array.from(readFileSync(path)).buffer);
 const batch = packRows(
   Float32Array.from(IDS),
   new Float32Array(IDS.length).fill(1),
@@ -128,9 +116,7 @@ async function logitsOf(
   adapter: Adapter,
 ): Promise<Float32Array> {
   const source = openModel(base),
-    modules = [...adapter.tensors.keys()].flatMap((n) =>
-      /^(.*)\.lora_A/.exec(n)?.[1] ?? []
-    );
+    modules = [...adapter.tensors.keys()].flatMap((n) => /^(.*)\.lora_A/.exec(n)?.[1] ?? []);
   const lora = { ...adapter.settings, targetModules: modules };
   const model = await loadModel(source, {
     backend: be,

@@ -5,23 +5,12 @@ import { fileURLToPath } from "node:url";
 import { describe, expect, test } from "vitest";
 import type { Backend } from "../../src/core/backend.ts";
 import { readPeft, writePeft } from "../../src/formats/peft.ts";
-import {
-  loadModel,
-  openModel,
-  readAdapter,
-  writeAdapter,
-} from "../../src/models/mod.ts";
+import { loadModel, openModel, readAdapter, writeAdapter } from "../../src/models/mod.ts";
 import { createOptimizer } from "../../src/train/optimizers.ts";
 import { Stepper } from "../../src/train/step.ts";
 import { createWasmBackend } from "../../wasm/mod.ts";
 import { inFolder } from "../formats/files.ts";
-import {
-  type Case,
-  microBatches,
-  openCase,
-  optimOf,
-  packRows,
-} from "../golden/case.ts";
+import { type Case, microBatches, openCase, optimOf, packRows } from "../golden/case.ts";
 import { relativeNorm } from "../golden/compare.ts";
 import { loadCase, packedLogits } from "../golden/tiny.ts";
 import { askPython, python, why } from "./python.ts";
@@ -101,8 +90,7 @@ async function readBack(
   return logits;
 }
 
-const floats = (path: string): Float32Array =>
-  new Float32Array(Uint8Array.from(readFileSync(path)).buffer);
+const floats = (path: string): Float32Array => new Float32Array(Uint8Array.from(readFileSync(path)).buffer);
 
 describe.skipIf(!python)(`peft${why}`, () => {
   test("loads every kind of adapter that we train, with our logits, and so do we", async () => {

@@ -7,9 +7,7 @@ import { fileURLToPath } from "node:url";
 export const python: string | undefined = process.env.UNSLOTH_TEST_PYTHON;
 
 /** For a suite's name: why it is skipped. */
-export const why: string = python
-  ? ""
-  : " (UNSLOTH_TEST_PYTHON names no Python that has it)";
+export const why: string = python ? "" : " (UNSLOTH_TEST_PYTHON names no Python that has it)";
 
 /**
  * Runs a script of this folder and gives what it printed last, as JSON.
