@@ -43,10 +43,12 @@ step_dylib() {
     fail "dylib: $(cat "$work/macho")"
   say dylib "rebuilt to the same $(stat -c %s "$file") bytes; Mach-O, exports and $(grep -oE 'hashes ok [0-9/]+' "$work/macho")"
 }
-native() { # the results that all other builds are held to
+native() { # the results that all other builds are held to, once a run
+  [ -z "${has_native-}" ] || return 0
   sim/build.sh "$out"
   clang-19 -O1 -g -Wall -Wextra -DWITH_DLOPEN abi/*.c -o "$work/abi_test" -lm -ldl -lpthread
   "$work/abi_test" "$out/libunsloth_metal.so" "$work/results" >"$work/native.log" || fail "native: $(cat "$work/native.log")"
+  has_native=1
 }
 step_native() {
   native
@@ -63,6 +65,7 @@ step_native() {
   say native "$(cat "$work/native.log"); faithful matrices under four schedules: $(cat "$work/log")"
 }
 step_asan() {
+  native
   local san="-fsanitize=address,undefined -fno-sanitize=vptr,function -fno-sanitize-recover=undefined -fno-omit-frame-pointer"
   objects asan "$san"
   kernels "$text" "$work/asan.o" "-O1 -g $san" -DMSL_SGM_LEADER && link asan "$work/asan.o" "$san" "$work/asan_test"
@@ -70,9 +73,9 @@ step_asan() {
   python3 abi/compare.py "$work/results" "$work/other" >/dev/null || fail "asan: other results"
   say asan "AddressSanitizer and UBSan: $(tail -1 "$work/log")"
 }
-tsan_objects() { [ -f "$work/tsan/done" ] || { objects tsan "" "-DMSL_TSAN" && touch "$work/tsan/done"; }; }
+tsan_objects() { [ -n "${has_tsan-}" ] || { objects tsan "" "-DMSL_TSAN" && has_tsan=1; }; }
 step_tsan() {
-  rm -f "$work/tsan/done" && tsan_objects
+  tsan_objects
   kernels "$text" "$work/tsan.o" "-O1 -g -fsanitize=thread" && link tsan "$work/tsan.o" -fsanitize=thread "$work/tsan_test"
   # a group's name limits the run to the operations
   TSAN_OPTIONS=halt_on_error=1 FAKE_METAL_WORKERS=1 setarch -R "$work/tsan_test" 0 "$work/other" elementwise norm rows loss matmul attention cache optimizer \
@@ -108,12 +111,12 @@ step_barriers() {
   say barriers "$(wc -l <"$work/barriers") removed one by one, all caught; $(grep -c tsan "$work/barriers") by ThreadSanitizer"
 }
 step_host() {
-  [ -f "$work/results" ] && [ -f "$out/key" ] || native
+  native
   python3 host_mutants.py "$root" "$out" "$work" >"$work/host" || fail "host: $(grep MISSED "$work/host")"
   say host "$(wc -l <"$work/host") slips in the host, all noticed"
 }
 step_qemu() {
-  [ -f "$work/results" ] || native
+  native
   local arm=$work/arm
   mkdir -p "$arm" && cp "$text" "$arm/"
   MSL_CXX="clang++-19 --target=aarch64-linux-gnu" MSL_ARCH=-march=armv8.2-a+fp16 MSL_FLAGS=-nostdlib sim/compile.sh "$text" "$arm/kernels.so"
