@@ -2,9 +2,9 @@
  * An optimiser's state in a new basis of an adapter's directions. First moments are means of gradients and follow them
  * exactly. Second moments are kept element by element, so a rotated one has to be estimated: with v̂ = mean² + variance
  * the mean part follows exactly from the first moment, and the variances of different directions are taken as
- * uncorrelated, v̂'ᵢ = Σⱼ c²ⱼᵢ·(v̂ⱼ - m̂ⱼ²) + m̂'ᵢ². So |m̂'| ≤ √v̂' holds after the change as it did before, and no element
- * moves further than its learning rate; rotating v by the squares alone lacks that where directions share their
- * gradients, which is what makes one of them removable.
+ * uncorrelated, v̂'ᵢ = Σⱼ c²ⱼᵢ·max(0, v̂ⱼ - m̂ⱼ²) + m̂'ᵢ². So |m̂'| ≤ √v̂' and no element moves further than its learning
+ * rate; rotating v by the squares alone lacks that where directions share their gradients, which is what makes one of
+ * them removable.
  * @module
  */
 import type { Param } from "../nn/module.ts";
