@@ -3,7 +3,7 @@
  * the same scale: the target (as many parameters at the end) and the start (as many at the beginning).
  *
  *   deno run -A bench/adaptive_rank.ts [--steps 60] [--r 16] [--target 8] [--lr 2e-4] [--seeds 1,2] [--threads 2]
- *     [--only fixed-target,fixed-start,adaptive]
+ *     [--rows 300] [--held-out 40] [--length 256] [--batch 4] [--model FILE] [--data FILE] [--only fixed-target,fixed-start,adaptive]
  *
  * Every run sees the same rows in the same order for the same seed. Timings are the machine's, perhaps shared; losses are
  * not disturbed by that.
