@@ -1,6 +1,7 @@
 /**
  * How fast does a model load, and what does it cost beside the weights? A sharded folder of about 1 GB in f16 is written to
- * a temporary place, read once (so that all runs see the same page cache), then read plainly and loaded by turns.
+ * a temporary place, read once (so that all runs see the same page cache), then read plainly and loaded by turns, each in a
+ * process of its own: memory that an earlier turn touched would make a read fast and hide what a load takes.
  *
  *   deno run -A bench/load.ts [--gigabytes 1]
  *
@@ -9,10 +10,23 @@
  * rate, and resident memory under the weights plus 128 MiB.
  * @module
  */
-import { closeSync, mkdtempSync, openSync, readdirSync, readSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { execFileSync } from "node:child_process";
+import {
+  closeSync,
+  existsSync,
+  mkdtempSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  readSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import process from "node:process";
+import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 import { type TensorToWrite, writeSafetensorsFolder } from "../src/formats/safetensors_write.ts";
 import { loadModel, openModel } from "../src/models/mod.ts";
@@ -62,10 +76,24 @@ function readPlainly(dir: string, keep: boolean): { bytes: number; seconds: numb
   return { bytes, seconds: (performance.now() - start) / 1000 };
 }
 
-async function load(dir: string): Promise<{ seconds: number; resident: number; weights: number }> {
+/** What one load took: seconds, and bytes of memory by which the process grew at its peak. */
+interface Load {
+  readonly seconds: number;
+  readonly resident: number;
+  readonly weights: number;
+}
+
+/** Bytes the process has held at most (Linux), or holds now. */
+function peakBytes(): number {
+  const status = "/proc/self/status";
+  const high = existsSync(status) ? /VmHWM:\s+(\d+) kB/.exec(readFileSync(status, "utf8")) : null;
+  return high ? Number(high[1]) * 1024 : process.memoryUsage().rss;
+}
+
+async function load(dir: string): Promise<Load> {
   const be = await createWasmBackend(), before = process.memoryUsage().rss, start = performance.now();
   const source = openModel(dir), model = await loadModel(source, { backend: be, maxLength: 64 });
-  const seconds = (performance.now() - start) / 1000, resident = process.memoryUsage().rss - before;
+  const seconds = (performance.now() - start) / 1000, resident = peakBytes() - before;
   const weights = be.memory().active;
   source.close();
   model.close();
@@ -73,27 +101,42 @@ async function load(dir: string): Promise<{ seconds: number; resident: number; w
   return { seconds, resident, weights };
 }
 
-const { values } = parseArgs({ options: { gigabytes: { type: "string", default: "1" } } });
-const dir = mkdtempSync(join(tmpdir(), "unsloth-load-"));
-try {
-  await writeModel(dir, Number(values.gigabytes));
-  readPlainly(dir, false); // into the page cache
-  const small: number[] = [], plain: number[] = [], loads: Awaited<ReturnType<typeof load>>[] = [];
-  const { bytes } = readPlainly(dir, false);
-  for (let turn = 0; turn < 4; turn++) {
-    small.push(readPlainly(dir, false).seconds);
-    plain.push(readPlainly(dir, true).seconds);
-    loads.push(await load(dir));
-  }
-  const loaded = loads.reduce((a, b) => a.seconds < b.seconds ? a : b), kept = Math.min(...plain);
-  const rate = (seconds: number) => `${(bytes / seconds / 1e9).toFixed(2)} GB/s`;
-  console.log(`plain read into 8 MiB   ${rate(Math.min(...small))}`);
-  console.log(`plain read, kept        ${rate(kept)}`);
-  console.log(`load                    ${rate(loaded.seconds)}, ${Math.round(100 * kept / loaded.seconds)} % of it`);
-  const most = Math.max(...loads.map((l) => l.resident - l.weights));
-  console.log(
-    `resident                weights ${Math.round(loaded.weights / MIB)} MiB and ${Math.round(most / MIB)} MiB at most`,
-  );
-} finally {
-  rmSync(dir, { recursive: true, force: true });
+/** Work in a process of its own, where no page has been touched and nothing that was read before is still in memory. */
+function alone<T>(work: "load" | "read", dir: string): T {
+  const script = fileURLToPath(import.meta.url), run = process.versions.deno ? ["run", "-A", script] : [script];
+  const said = execFileSync(process.execPath, [...run, `--${work}`, dir], { encoding: "utf8" });
+  return JSON.parse(said.trim().split("\n").at(-1)!);
 }
+
+/** Reads plainly and loads by turns, then prints the best of each and the most memory of any. */
+async function compare(gigabytes: number): Promise<void> {
+  const dir = mkdtempSync(join(tmpdir(), "unsloth-load-"));
+  try {
+    await writeModel(dir, gigabytes);
+    readPlainly(dir, false); // into the page cache
+    const small: number[] = [], plain: number[] = [], loads: Load[] = [];
+    const { bytes } = readPlainly(dir, false);
+    for (let turn = 0; turn < 4; turn++) {
+      small.push(readPlainly(dir, false).seconds);
+      plain.push(alone<{ seconds: number }>("read", dir).seconds);
+      loads.push(alone<Load>("load", dir));
+    }
+    const seconds = Math.min(...loads.map((l) => l.seconds)), kept = Math.min(...plain), { weights } = loads[0];
+    const rate = (s: number) => `${(bytes / s / 1e9).toFixed(2)} GB/s`;
+    const most = Math.max(...loads.map((l) => l.resident)) - weights;
+    console.log(`plain read into 8 MiB   ${rate(Math.min(...small))}`);
+    console.log(`plain read, kept        ${rate(kept)}`);
+    console.log(`load                    ${rate(seconds)}, ${Math.round(100 * kept / seconds)} % of it`);
+    console.log(
+      `resident at the peak    weights ${Math.round(weights / MIB)} MiB and ${Math.round(most / MIB)} MiB beside them`,
+    );
+  } finally {
+    rmSync(dir, { recursive: true, force: true });
+  }
+}
+
+const text = { type: "string" } as const;
+const { values } = parseArgs({ options: { gigabytes: { ...text, default: "1" }, load: text, read: text } });
+if (values.load) console.log(JSON.stringify(await load(values.load)));
+else if (values.read) console.log(JSON.stringify(readPlainly(values.read, true)));
+else await compare(Number(values.gigabytes));
