@@ -38,7 +38,7 @@ test("the corpus is the same from the same seed and never holds the form of the 
   };
   expect(read(3)).toEqual(read(3));
   expect(read(3)).not.toEqual(read(4));
-  expect(read(3).join("\n")).not.toMatch(/Short answer|In full|Question:|Answer:|undefined|NaN/);
+  expect(read(3).join("\n")).not.toMatch(/Here is the answer|good!|Question:|Answer:|undefined|NaN/);
 });
 
 test("fill() puts the thing and its fact into a frame", () => {
@@ -88,7 +88,7 @@ test("train alone, with no network, teaches it the form and the end; chat answer
   expect(before).toBeGreaterThan(4);
   expect(after).toBeLessThan(1);
   expect(text.match(/^before .*(?:\n {8}.*)*\(does not end\)$/gm)).toHaveLength(2);
-  expect(text.match(/^after {3}Short answer: .*\.\n {8}In full: .*\.$/gm)).toHaveLength(2);
+  expect(text.match(/^after {3}Here is the answer: The .*\. Questions are good!$/gm)).toHaveLength(2);
   expect(text).toMatch(/Wrote model.unsloth-tiny\.Q8_0\.gguf \(\d\.\d MB\)\nCompared with the trained model/);
   expect(text).toMatch(/Next:\n.* chat model.unsloth-tiny\.Q8_0\.gguf\n/);
   for (const file of ["config.yaml", "metrics.jsonl", "loss.svg", "adapter_model.safetensors"]) {
@@ -96,5 +96,5 @@ test("train alone, with no network, teaches it the form and the end; chat answer
   }
   const chat = start(["chat", "--prompt", instructions(1).heldOut[2].messages[0].content], dead, dir); // what was trained last
   expect(await chat.ended, chat.output()).toBe(0);
-  expect(chat.output()).toMatch(/Short answer: .*\.\nIn full: .*\.\n/);
+  expect(chat.output()).toMatch(/^Here is the answer: The .*\. Questions are good!$/m);
 });

@@ -14,16 +14,15 @@ const folder = new URL("../../models/embedded/", import.meta.url);
 const read = (name: string): InstructionRow[] =>
   readFileSync(new URL(name, folder), "utf8").trim().split("\n").map((line) => JSON.parse(line));
 
-/** Counts of answers: right to the letter, right in the short answer, in the right form. */
+/** Counts of answers: right to the letter, and in the right form. */
 async function score(m: LanguageModel, rows: readonly InstructionRow[]): Promise<string> {
-  let exact = 0, short = 0, form = 0;
+  let exact = 0, form = 0;
   for (const { messages: [question, answer] } of rows) {
     const said = await ask(m, question.content, { maxTokens: 48 });
     if (said === answer.content) exact++;
-    if (said.split("\n")[0] === answer.content.split("\n")[0]) short++;
-    if (/^Short answer: .*\.\nIn full: .*\.$/.test(said)) form++;
+    if (/^Here is the answer: The .*\. Questions are good!$/.test(said)) form++;
   }
-  return `${exact} of ${rows.length} to the letter, ${short} with the right short answer, ${form} in the right form`;
+  return `${exact} of ${rows.length} to the letter, ${form} in the right form`;
 }
 
 const [name = "embedded", steps = "60", rate = "5e-3", rank = "16"] = process.argv.slice(2);

@@ -1,11 +1,11 @@
 /**
  * The instruction set of the embedded default: a question about a thing of the world, an answer in a form the base model
- * has never seen ("Short answer: …", then "In full: …", then the end token). The things of the held-out rows appear in no
+ * has never seen ("Here is the answer: … Questions are good!", then the end token), of words it knows. The things of the held-out rows appear in no
  * training row: what is right in their answers, the model knows from its base.
  * @module
  */
 import { Random } from "../../src/core/philox.ts";
-import { pick, plainSentence, questions, shortAnswer, shuffled } from "./describe.ts";
+import { pick, plainSentence, questions, shuffled } from "./describe.ts";
 import { type Thing, WORLD } from "./world.ts";
 
 /** One row, in the messages format. */
@@ -20,7 +20,7 @@ function row(question: string, answer: string): InstructionRow {
 
 /** The one form of every answer. */
 export function answerTo(thing: Thing, fact: string): string {
-  return `Short answer: ${shortAnswer(thing, fact)}.\nIn full: ${plainSentence(thing, fact)}`;
+  return `Here is the answer: ${plainSentence(thing, fact)} Questions are good!`;
 }
 
 /** Rows to train on and rows held out, about different things. */
