@@ -1,5 +1,5 @@
 """GEMMs and attention of this library against cuBLAS, cuDNN and FlashAttention-2 (through PyTorch), in one run on one GPU:
-    python3 bench/cuda_peers.py [gemm] [attention] [copy]
+    python3 bench/cuda_peers.py [gemm[:q,gate]] [attention] [copy]
 Random data, outputs poisoned, relative error against f32 or the peer, medians of repeated launches."""
 import ctypes, os, re, sys
 import torch
@@ -103,11 +103,13 @@ def err(x, y):
     return ((x.float() - y.float()).norm() / y.float().norm()).item()
 
 
-def gemm(M=8192):
+def gemm(only="", M=8192):
     total = {"cublas": 0.0, "ours": 0.0}
     shapes = [("q", 3072, 3072, 28), ("k", 1024, 3072, 56), ("o", 3072, 3072, 28), ("gate", 8192, 3072, 56),
               ("down", 3072, 8192, 28), ("head", 128256, 3072, 1)]
     for name, N, K, count in shapes:
+        if only and name not in only.split(","):
+            continue
         for nt in (True, False):
             m, n, k = (M, N, K) if nt else (M, K, N)
             a = torch.randn(m, k, device="cuda", dtype=torch.bfloat16)
@@ -128,13 +130,13 @@ def gemm(M=8192):
     print("ROW gemm step ms", {k: round(v, 1) for k, v in total.items()})
 
 
-def copy():
+def copy(_=""):
     a = torch.empty(1 << 30, device="cuda", dtype=torch.uint8)
     b = torch.empty_like(a)
     print(f"ROW copy {2 * a.numel() / theirs(lambda: b.copy_(a)) / 1e9:.2f} TB/s")
 
 
-def attention(batch=4, H=24, K=8, T=2048, d=128):
+def attention(_="", batch=4, H=24, K=8, T=2048, d=128):
     from torch.nn.attention import SDPBackend, sdpa_kernel
     N = batch * T
     q, do = (torch.randn(N, H, d, device="cuda", dtype=torch.bfloat16) for _ in range(2))
@@ -175,4 +177,4 @@ def attention(batch=4, H=24, K=8, T=2048, d=128):
 must(L.us_open(0))
 what = sys.argv[1:] or ["copy", "gemm", "attention"]
 for w in what:
-    globals()[w]()
+    globals()[w.split(":")[0]](w.partition(":")[2])

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "kernels.h"
+#include "pending.h"
 #include "state.h"
 
 using namespace us;
@@ -23,7 +24,6 @@ uint64_t join(uint32_t lo, uint32_t hi) { return static_cast<uint64_t>(hi) << 32
 /** The oldest chip whose code is in the library. */
 constexpr int OLDEST = 80;
 
-int not_open() { return fail(US_DEVICE, "Cannot call the CUDA library: us_open has not been called"); }
 int recording(const char* what) { return fail(US_BUSY, "Cannot %s while a graph is being recorded", what); }
 
 /** A failure that the device keeps answering with until the process ends. */
@@ -35,6 +35,7 @@ int device_status(const char* what, cudaError_t e) {
 
 /** Frees everything; the state is as before the first us_open. Called with the lock held. */
 void release_all(State& s) {
+  drop_pending();
   cudaStreamSynchronize(s.stream);
   for (Recording& g : s.graphs)
     if (g.exec) cudaGraphExecDestroy(g.exec);
@@ -61,7 +62,8 @@ int start(State& s, int device) {
     if (s.stream) cudaStreamDestroy(s.stream), s.stream = nullptr;
     return fail(US_DEVICE, "Cannot open CUDA device %d: %s", device, cudaGetErrorString(e));
   }
-  s.device = device, s.limit = prop.totalGlobalMem;
+  s.openings++, s.device = device, s.limit = prop.totalGlobalMem;
+  s.shared_limit = prop.sharedMemPerBlockOptin;
   s.multiprocessors = prop.multiProcessorCount, s.capability = prop.major * 10 + prop.minor;
   return US_OK;
 }
@@ -141,7 +143,7 @@ US_API int32_t us_open(uint32_t device) {
 US_API int32_t us_close(void) {
   State& s = state();
   std::lock_guard<std::mutex> hold(s.lock);
-  if (s.opens == 0) return not_open();
+  if (const int rc = enter(s)) return rc;
   if (--s.opens == 0) release_all(s);
   return US_OK;
 }
@@ -156,11 +158,11 @@ US_API uint32_t us_supports(uint32_t dtype, uint32_t as) {
 US_API int32_t us_alloc(us_alloc_args* a) {
   State& s = state();
   std::lock_guard<std::mutex> hold(s.lock);
-  if (s.opens == 0) return not_open();
+  if (const int rc = enter(s)) return rc;
   if (s.capturing) return recording("allocate");
   const size_t bytes = join(a->bytes_lo, a->bytes_hi);
   void* p = nullptr;
-  const cudaError_t e = cudaSetDevice(s.device) == cudaSuccess ? cudaMalloc(&p, bytes ? bytes : 1) : cudaErrorInvalidDevice;
+  const cudaError_t e = cudaMalloc(&p, bytes ? bytes : 1);
   if (e == cudaErrorMemoryAllocation) {
     size_t left = 0, all = 0;
     cudaGetLastError(), cudaMemGetInfo(&left, &all);
@@ -181,7 +183,8 @@ US_API int32_t us_alloc(us_alloc_args* a) {
 US_API int32_t us_free(uint32_t handle) {
   State& s = state();
   std::lock_guard<std::mutex> hold(s.lock);
-  if (s.opens == 0) return not_open();
+  if (const int rc = enter(s)) return rc;
+  if (const int rc = flush_pending()) return rc;
   if (s.capturing) return recording("free");
   Slot* slot = s.find(handle);
   if (!slot) return fail(US_STALE, "Cannot free handle %u: it is not allocated or was freed", handle);
@@ -197,7 +200,7 @@ namespace {
 /** Where a transfer goes, or null with the error set. */
 char* range(State& s, uint32_t handle, uint64_t offset, uint64_t bytes, int& rc) {
   rc = US_OK;
-  if (s.opens == 0) return rc = not_open(), nullptr;
+  if ((rc = enter(s)) || (rc = flush_pending())) return nullptr;
   if (s.capturing) return rc = recording("copy"), nullptr;
   const Slot* slot = s.find(handle);
   if (!slot) {
@@ -252,16 +255,19 @@ US_API int32_t us_download(us_download_args* a, void* dst) {
 US_API int32_t us_fill(us_fill_args* a) {
   State& s = state();
   std::lock_guard<std::mutex> hold(s.lock);
-  if (s.opens == 0) return not_open();
+  if (const int rc = enter(s)) return rc;
   Ten t;
   if (const int rc = resolve(a->dst, false, t)) return rc;
+  const Span writes[] = {span_of(t)};
+  if (const int rc = settle(nullptr, 0, writes, 1)) return rc;
   return fill(t, a->value, a->integer);
 }
 
 US_API int32_t us_fence(void) {
   State& s = state();
   std::lock_guard<std::mutex> hold(s.lock);
-  if (s.opens == 0) return not_open();
+  if (const int rc = enter(s)) return rc;
+  if (const int rc = flush_pending()) return rc;
   if (s.capturing) return recording("wait");
   return device_status("wait", cudaStreamSynchronize(s.stream));
 }
@@ -269,7 +275,7 @@ US_API int32_t us_fence(void) {
 US_API int32_t us_memory(us_memory_args* a) {
   State& s = state();
   std::lock_guard<std::mutex> hold(s.lock);
-  if (s.opens == 0) return not_open();
+  if (const int rc = enter(s)) return rc;
   const uint64_t active = s.active, peak = s.peak, limit = s.limit;
   a->active_lo = static_cast<uint32_t>(active), a->active_hi = static_cast<uint32_t>(active >> 32);
   a->peak_lo = static_cast<uint32_t>(peak), a->peak_hi = static_cast<uint32_t>(peak >> 32);
@@ -280,25 +286,28 @@ US_API int32_t us_memory(us_memory_args* a) {
 US_API int32_t us_graph_begin(void) {
   State& s = state();
   std::lock_guard<std::mutex> hold(s.lock);
-  if (s.opens == 0) return not_open();
+  if (const int rc = enter(s)) return rc;
+  if (const int rc = flush_pending()) return rc;
   if (s.capturing) return recording("record");
   const cudaError_t e = cudaStreamBeginCapture(s.stream, cudaStreamCaptureModeRelaxed);
   if (e != cudaSuccess) return cuda_error("graph_begin", e);
-  s.capturing = true;
+  s.capturing = true, drop_pending();  // what a recording keeps in the ring is its own
   return US_OK;
 }
 
 US_API int32_t us_graph_end(us_graph_end_args* a) {
   State& s = state();
   std::lock_guard<std::mutex> hold(s.lock);
-  if (s.opens == 0) return not_open();
+  if (const int rc = enter(s)) return rc;
   if (!s.capturing) return fail(US_INVALID, "Cannot end a recording: none was begun");
-  s.capturing = false;
+  const int unfinished = flush_pending();
+  s.capturing = false, drop_pending();
   cudaGraph_t graph = nullptr;
   cudaGraphExec_t exec = nullptr;
   cudaError_t e = cudaStreamEndCapture(s.stream, &graph);
-  if (e == cudaSuccess) e = cudaGraphInstantiate(&exec, graph, 0);
+  if (e == cudaSuccess && !unfinished) e = cudaGraphInstantiate(&exec, graph, 0);
   if (graph) cudaGraphDestroy(graph);
+  if (unfinished) return unfinished;
   if (e != cudaSuccess) return cudaGetLastError(), cuda_error("graph_end", e);
   cudaGraphUpload(exec, s.stream);
   size_t slot = 0;
@@ -320,8 +329,10 @@ Recording* find_graph(State& s, uint32_t id) {
 US_API int32_t us_graph_launch(uint32_t graph) {
   State& s = state();
   std::lock_guard<std::mutex> hold(s.lock);
-  if (s.opens == 0) return not_open();
+  if (const int rc = enter(s)) return rc;
+  if (const int rc = flush_pending()) return rc;
   if (s.capturing) return recording("launch a graph");
+  drop_pending();  // the recording writes the ring
   const Recording* g = find_graph(s, graph);
   if (!g) return fail(US_STALE, "Cannot launch graph %u: it was freed or never recorded", graph);
   return device_status("launch a graph", cudaGraphLaunch(g->exec, s.stream));
@@ -330,7 +341,8 @@ US_API int32_t us_graph_launch(uint32_t graph) {
 US_API int32_t us_graph_free(uint32_t graph) {
   State& s = state();
   std::lock_guard<std::mutex> hold(s.lock);
-  if (s.opens == 0) return not_open();
+  if (const int rc = enter(s)) return rc;
+  if (const int rc = flush_pending()) return rc;
   Recording* g = find_graph(s, graph);
   if (!g) return fail(US_STALE, "Cannot free graph %u: it was freed or never recorded", graph);
   cudaStreamSynchronize(s.stream);

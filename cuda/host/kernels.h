@@ -31,6 +31,11 @@ int cross_entropy(const Ten& loss, const Ten& logits, const Ten& target, const T
 int sum_squares(const Ten& out, const Ten& g);
 int clip_factor(const Ten& hyper, const Ten& sum_sq, float max_norm);
 int adamw(const Ten& p, const Ten& g, const Ten& m, const Ten& v, const Ten& hyper);
+int sgd(const Ten& p, const Ten& g, const Ten& m, const Ten& hyper);
+int lion(const Ten& p, const Ten& g, const Ten& m, const Ten& hyper);
+int adamw8(const Ten& p, const Ten& g, const Ten& m, const Ten& v, const Ten& absmax, const Ten& codes, const Ten& hyper);
+int adafactor(const Ten& p, const Ten& g, const Ten& row, const Ten& col, const Ten& hyper);
+int noise(const Ten& out, const Ten& x, const Ten& magnitude, const Ten& seed, uint32_t stream_id);
 int col_sum(const Ten& out, const Ten& x);
 int col_dot(const Ten& out, const Ten& a, const Ten& b);
 int scale_cols(const Ten& out, const Ten& x, const Ten& s);

@@ -41,11 +41,14 @@ int cuda_error(const char* what, cudaError_t e) {
 
 int launched(const char* op) {
   const cudaError_t e = cudaGetLastError();
-  return e == cudaSuccess ? US_OK : cuda_error(op, e);
+  if (e != cudaSuccess) return cuda_error(op, e);
+  profile_mark(op);
+  return US_OK;
 }
 
 cudaStream_t stream() { return state().stream; }
 int multiprocessors() { return state().multiprocessors; }
+size_t shared_limit() { return state().shared_limit; }
 int capability() { return state().capability; }
 
 size_t bytes_of(int dtype, size_t n) { return us_bytes(static_cast<uint32_t>(dtype), n); }
@@ -110,6 +113,16 @@ void State::remove(uint32_t handle) {
 void State::count(size_t bytes) {
   active += bytes;
   if (active > peak) peak = active;
+}
+
+int enter(State& s) {
+  static thread_local int current = -1, of_opening = 0;
+  if (s.opens == 0) return fail(US_DEVICE, "Cannot call the CUDA library: us_open has not been called");
+  if (current == s.device && of_opening == s.openings) return US_OK;
+  const cudaError_t e = cudaSetDevice(s.device);
+  if (e != cudaSuccess) return cuda_error("open", e);
+  current = s.device, of_opening = s.openings;
+  return US_OK;
 }
 
 int resolve(const us_tensor& t, bool optional, Ten& out) {

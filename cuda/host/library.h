@@ -6,6 +6,7 @@
 #include <stdint.h>
 
 #include "../../ffi/unsloth.h"
+#include "../../ffi/unsloth_ops.h"
 
 namespace us {
 
@@ -34,9 +35,11 @@ cudaStream_t stream();
 int multiprocessors();
 /** Compute capability times ten: 80, 90, ... */
 int capability();
+/** Most shared memory that a block may ask for, in bytes. */
+size_t shared_limit();
 
 /** Room for one purpose at a time; the slots do not disturb each other. */
-enum Scratch { SCRATCH_PARTS = 0, SCRATCH_A = 1, SCRATCH_B = 2, SCRATCH_COUNT = 3 };
+enum Scratch { SCRATCH_PARTS, SCRATCH_A, SCRATCH_B, SCRATCH_RING, SCRATCH_COUNT };
 /**
  * Device memory for one op, undefined contents, aligned to 256 bytes, valid until the slot is asked for again. Grows
  * outside captures only. Null, with the error set, when the device has no more or a capture needs more than any run before.

@@ -17,9 +17,9 @@ constexpr size_t RING_BYTES = 4u << 20, RING_LARGEST = 1u << 20;
 
 struct State {
   std::mutex lock;
-  int opens = 0, device = -1, multiprocessors = 0, capability = 0;
+  int opens = 0, openings = 0, device = -1, multiprocessors = 0, capability = 0;
   cudaStream_t stream = nullptr;
-  size_t limit = 0, active = 0, peak = 0;
+  size_t shared_limit = 0, limit = 0, active = 0, peak = 0;
   std::vector<Slot> slots;
   std::vector<uint32_t> free_slots;
   Room scratch[SCRATCH_COUNT] = {};
@@ -38,6 +38,10 @@ struct State {
 };
 
 State& state();
+/** Notes the launch just made when a profile runs. */
+void profile_mark(const char* name);
+/** The library is open, and its device is this thread's. */
+int enter(State& s);
 const char* last_error();
 /** Looks a tensor up and checks its bytes against the allocation. */
 int resolve(const us_tensor& t, bool optional, Ten& out);

@@ -19,12 +19,12 @@ Encode find_encoder() {
 }
 
 bool encode(CUtensorMap* map, const void* p, uint32_t rank, const cuuint64_t* sizes, const cuuint64_t* strides,
-            const cuuint32_t* box) {
+            const cuuint32_t* box, CUtensorMapSwizzle swizzle = CU_TENSOR_MAP_SWIZZLE_128B) {
   static const Encode f = find_encoder();
   const cuuint32_t ones[3] = {1, 1, 1};
   // bf16 and f16 move alike: the type matters for conversions only, and zeros fill the outside.
   return f && f(map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, rank, const_cast<void*>(p), sizes, strides, box, ones,
-                CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
+                CU_TENSOR_MAP_INTERLEAVE_NONE, swizzle, CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
                 CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE) == CUDA_SUCCESS;
 }
 
@@ -34,6 +34,13 @@ bool map_2d(CUtensorMap* map, const void* p, uint64_t rows, uint64_t cols, uint3
   const cuuint64_t sizes[2] = {cols, rows}, strides[1] = {cols * 2};
   const cuuint32_t box[2] = {64, box_rows};
   return encode(map, p, 2, sizes, strides, box);
+}
+
+bool map_box(CUtensorMap* map, const void* p, uint64_t rows, uint64_t cols, uint32_t box_rows, uint32_t box_cols) {
+  const cuuint64_t sizes[2] = {cols, rows}, strides[1] = {cols * 2};
+  const cuuint32_t box[2] = {box_cols, box_rows};
+  return encode(map, p, 2, sizes, strides, box,
+                box_cols == 16 ? CU_TENSOR_MAP_SWIZZLE_32B : box_cols == 32 ? CU_TENSOR_MAP_SWIZZLE_64B : CU_TENSOR_MAP_SWIZZLE_128B);
 }
 
 bool map_heads(CUtensorMap* map, const void* p, uint64_t n, uint64_t heads, uint64_t d, uint32_t box_rows) {

@@ -5,24 +5,30 @@
 namespace us {
 namespace {
 
-/** A warp a row: delta[h,n] = sum over d of dOut[n,h,:] * out[n,h,:]. */
-template <class T> __global__ void __launch_bounds__(256) delta_kernel(float* delta, const T* dout, const T* out, int N, int H, int d) {
-  const size_t row = static_cast<size_t>(blockIdx.x) * 8 + threadIdx.x / 32;
-  if (row >= static_cast<size_t>(N) * H) return;
-  const int lane = threadIdx.x % 32;
+/** delta[h,n] = sum over d of dOut[n,h,:] * out[n,h,:]; LANES threads of eight features a row. */
+template <class T, int LANES>
+__global__ void __launch_bounds__(256) delta_kernel(float* delta, const T* dout, const T* out, int N, int H, int d) {
+  const size_t row = static_cast<size_t>(blockIdx.x) * (256 / LANES) + threadIdx.x / LANES;
+  const int lane = threadIdx.x % LANES, i = lane * 8;
   float s = 0;
-  if (d % 8 == 0 && sizeof(T) == 2) {
-    for (int i = lane * 8; i < d; i += 256) {
-      float x[8], y[8];
-      load<8>(dout + row * d + i, x), load<8>(out + row * d + i, y);
+  if (row < static_cast<size_t>(N) * H && i < d) {
+    float x[8], y[8];
+    load<8>(dout + row * d + i, x), load<8>(out + row * d + i, y);
 #pragma unroll
-      for (int j = 0; j < 8; j++) s += x[j] * y[j];
-    }
-  } else {
-    for (int i = lane; i < d; i += 32) s += to_f(dout[row * d + i]) * to_f(out[row * d + i]);
+    for (int j = 0; j < 8; j++) s += x[j] * y[j];
   }
-  s = warp_sum(s);
-  if (lane == 0) delta[row % H * N + row / H] = s;
+#pragma unroll
+  for (int o = LANES / 2; o; o >>= 1) s += __shfl_xor_sync(~0u, s, o);
+  if (lane == 0 && row < static_cast<size_t>(N) * H) delta[row % H * N + row / H] = s;
+}
+
+template <class T> int run_delta(const Attention& a) {
+  const size_t rows = static_cast<size_t>(a.N) * a.H;
+  const T *dout = static_cast<const T*>(a.dout), *out = static_cast<const T*>(a.out);
+  if (a.d <= 64) delta_kernel<T, 8><<<blocks(rows, 32), 256, 0, stream()>>>(a.delta, dout, out, a.N, a.H, a.d);
+  else if (a.d <= 128) delta_kernel<T, 16><<<blocks(rows, 16), 256, 0, stream()>>>(a.delta, dout, out, a.N, a.H, a.d);
+  else delta_kernel<T, 32><<<blocks(rows, 8), 256, 0, stream()>>>(a.delta, dout, out, a.N, a.H, a.d);
+  return launched("attention_bwd delta");
 }
 
 Attention problem(const Ten& q, const Ten& k, const Ten& v, const Ten& lse, const Ten& cu, AttnOpts o) {
@@ -51,13 +57,10 @@ int attention_bwd(const Ten& dq, const Ten& dk, const Ten& dv, const Ten& dout, 
   if (a.N == 0) return US_OK;
   a.delta = static_cast<float*>(scratch(SCRATCH_PARTS, sizeof(float) * a.N * a.H));
   if (!a.delta) return US_MEMORY;
-  US_FLOAT(a.dtype, T,
-    delta_kernel<T><<<blocks(static_cast<size_t>(a.N) * a.H, 8), 256, 0, stream()>>>(a.delta, dout.as<T>(), out.as<T>(), a.N,
-                                                                                     a.H, a.d));
-  if (const int bad = launched("attention_bwd")) return bad;
   int rc;
-  if (a.dtype != F32 && (attention_sm90_bwd(a, rc) || attention_mma_bwd(a, rc))) return rc;
-  return attention_exact_bwd(a);
+  if (a.dtype == F32 || a.d % 8 || !aligned16(a.dout, a.out)) return attention_exact_bwd(a);
+  if ((rc = a.dtype == BF16 ? run_delta<bf16>(a) : run_delta<f16>(a))) return rc;
+  return attention_sm90_bwd(a, rc) || attention_mma_bwd(a, rc) ? rc : attention_exact_bwd(a);
 }
 
 }  // namespace us

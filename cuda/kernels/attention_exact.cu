@@ -94,6 +94,16 @@ template <class T> __global__ void __launch_bounds__(THREADS) forward_kernel(Att
   if (l == 0) a.lse[static_cast<size_t>(h) * a.N + n] = sum > 0 ? top + logf(sum) : 0.0f;
 }
 
+/** delta by the same sums as the kernels below, so that a row which sees one key has a gradient of exactly zero. */
+template <class T> __global__ void delta_kernel(Attention a) {
+  const size_t row = static_cast<size_t>(blockIdx.x) * blockDim.x + threadIdx.x;
+  if (row >= static_cast<size_t>(a.N) * a.H) return;
+  const T *x = static_cast<const T*>(a.dout) + row * a.d, *y = static_cast<const T*>(a.out) + row * a.d;
+  float s = 0;
+  for (int c = 0; c < a.d; c++) s = fmaf(to_f(x[c]), to_f(y[c]), s);
+  a.delta[row % a.H * a.N + row / a.H] = s;
+}
+
 /** dq of 16 queries. */
 template <class T> __global__ void __launch_bounds__(THREADS) dq_kernel(Attention a) {
   extern __shared__ float sm[];
@@ -205,6 +215,7 @@ int attention_exact(const Attention& a) {
 int attention_exact_bwd(const Attention& a) {
   if (a.d > MAX_D) return unsupported("head size", a.d);
   US_FLOAT(a.dtype, T, {
+    delta_kernel<T><<<blocks(static_cast<size_t>(a.N) * a.H, 256), 256, 0, stream()>>>(a);
     if (const int rc = launch("attention_bwd", dq_kernel<T>, a, a.H, 4)) return rc;
     return launch("attention_bwd", dkv_kernel<T>, a, a.K, 4);
   });

@@ -2,6 +2,4 @@
 namespace us {
 bool attention_mma(const Attention&, int&) { return false; }
 bool attention_mma_bwd(const Attention&, int&) { return false; }
-bool attention_sm90(const Attention&, int&) { return false; }
-bool attention_sm90_bwd(const Attention&, int&) { return false; }
 }

@@ -1,23 +1,11 @@
-// add, scale, divide, glu and its backward, copy (conversion and decoding), fill, column scaling, dropout: one read of each
-// input, one write of each output, bound by memory. Eight elements a thread, 16-byte accesses.
+// add, scale, divide, glu and its backward, copy (conversion and decoding), fill, column scaling: one read of each input, one
+// write of each output, bound by memory. Eight elements a thread, 16-byte accesses.
 #include "../host/kernels.h"
 #include "decode.cuh"
+#include "each.cuh"
 
 namespace us {
 namespace {
-
-constexpr int THREADS = 256;
-
-/** f(i) for i = 0, V, 2V, ... below n. */
-template <int V, class F> __global__ void __launch_bounds__(THREADS) each_kernel(size_t n, F f) {
-  const size_t i = (static_cast<size_t>(blockIdx.x) * THREADS + threadIdx.x) * V;
-  if (i < n) f(i);
-}
-template <int V, class F> int each(const char* op, size_t n, F f) {
-  if (n == 0) return 0;
-  each_kernel<V><<<blocks(n, static_cast<size_t>(THREADS) * V), THREADS, 0, stream()>>>(n, f);
-  return launched(op);
-}
 
 __device__ __forceinline__ float sigmoid(float x) { return 1.0f / (1.0f + __expf(-x)); }
 
@@ -78,19 +66,6 @@ int glu_bwd_run(T* dgate, T* dup, T* h, const T* dh, const T* gate, const T* up,
     case GELU_TANH: { constexpr int ACT = GELU_TANH; __VA_ARGS__; break; } \
     default: return unsupported("activation", act);             \
   }
-
-/** Philox4x32-10 (Salmon et al. 2011), word `element & 3` of counter (element >> 2, stream, 0, 0): core/philox.ts. */
-__device__ __forceinline__ uint4 philox(uint32_t c0, uint32_t c1, uint32_t k0, uint32_t k1) {
-  uint32_t c2 = 0, c3 = 0;
-#pragma unroll
-  for (int round = 0; round < 10; round++) {
-    const uint32_t h0 = __umulhi(0xd2511f53u, c0), l0 = 0xd2511f53u * c0;
-    const uint32_t h1 = __umulhi(0xcd9e8d57u, c2), l1 = 0xcd9e8d57u * c2;
-    c0 = h1 ^ c1 ^ k0, c1 = l1, c2 = h0 ^ c3 ^ k1, c3 = l0;
-    k0 += 0x9e3779b9u, k1 += 0xbb67ae85u;
-  }
-  return make_uint4(c0, c1, c2, c3);
-}
 
 }  // namespace
 
@@ -159,22 +134,6 @@ int scale_cols(const Ten& out, const Ten& x, const Ten& s) {
   return 0;
 }
 
-int dropout(const Ten& out, const Ten& x, const Ten& seed, uint32_t stream_id, uint32_t threshold, float factor) {
-  const size_t n = out.numel;
-  const uint32_t* key = seed.as<uint32_t>();
-  US_FLOAT(out.dtype, T, {
-    T *po = out.as<T>(), *px = x.as<T>();
-    return each<4>("dropout", n, [=] __device__(size_t i) {
-      const uint4 r = philox(static_cast<uint32_t>(i >> 2), stream_id, key[0], key[1]);
-      const uint32_t w[4] = {r.x, r.y, r.z, r.w};
-#pragma unroll
-      for (int j = 0; j < 4; j++)
-        if (i + j < n) po[i + j] = w[j] >= threshold ? from_f<T>(to_f(px[i + j]) * factor) : from_f<T>(0.0f);
-    });
-  });
-  return 0;
-}
-
 namespace {
 
 template <class O, class I> int convert(const Ten& out, const Ten& x) {
@@ -216,7 +175,7 @@ template <class T, class F> int fill_with(const Ten& out, F value) {
 int copy(const Ten& out, const Ten& x) {
   if (out.dtype == x.dtype) {
     const cudaError_t e = cudaMemcpyAsync(out.p, x.p, out.bytes, cudaMemcpyDeviceToDevice, stream());
-    return e == cudaSuccess ? 0 : cuda_error("copy", e);
+    return e == cudaSuccess ? launched("copy") : cuda_error("copy", e);
   }
   US_FLOAT(out.dtype, T, return copy_to<T>(out, x));
   return 0;
@@ -227,7 +186,7 @@ int fill(const Ten& out, float value, int32_t integer) {
   if (out.dtype == U8) return fill_with<uint8_t>(out, static_cast<uint8_t>(integer));
   if (value == 0.0f) {
     const cudaError_t e = cudaMemsetAsync(out.p, 0, out.bytes, stream());
-    return e == cudaSuccess ? 0 : cuda_error("fill", e);
+    return e == cudaSuccess ? launched("fill") : cuda_error("fill", e);
   }
   US_FLOAT(out.dtype, T, return fill_with<T>(out, value));
   return 0;

@@ -24,17 +24,21 @@ __global__ void embed_kernel(T* out, const void* table, int dtype, const int* id
 }
 
 /** The block of an id's first occurrence adds all its occurrences in order of n: the same bits every time. */
-template <class T> __global__ void embed_bwd_kernel(float* dtable, const T* dout, const int* ids, int vocab, size_t N,
-                                                     size_t D, float scale) {
+template <class T> __global__ void __launch_bounds__(THREADS)
+embed_bwd_kernel(float* dtable, const T* dout, const int* ids, int vocab, size_t N, size_t D, float scale) {
   const size_t n = blockIdx.x;
   const int id = ids[n];
   if (id < 0 || id >= vocab) return;
   int earlier = 0;
   for (size_t m = threadIdx.x; m < n; m += THREADS) earlier |= ids[m] == id;
   if (__syncthreads_or(earlier)) return;
-  for (size_t m = n; m < N; m++) {
-    if (ids[m] != id) continue;
-    for (size_t d = threadIdx.x; d < D; d += THREADS) dtable[id * D + d] += scale * to_f(dout[m * D + d]);
+  for (size_t m0 = n; m0 < N; m0 += THREADS) {
+    const size_t mine = m0 + threadIdx.x;
+    if (!__syncthreads_or(mine < N && ids[mine] == id)) continue;
+    for (size_t m = m0; m < N && m < m0 + THREADS; m++) {
+      if (ids[m] != id) continue;
+      for (size_t d = threadIdx.x; d < D; d += THREADS) dtable[id * D + d] += scale * to_f(dout[m * D + d]);
+    }
   }
 }
 

@@ -54,7 +54,7 @@ __global__ void __launch_bounds__(THREADS) gemm_f32_kernel(Gemm g) {
 
 int gemm_f32(const Gemm& g) {
   gemm_f32_kernel<<<dim3(blocks(g.N, TILE), blocks(g.M, TILE)), THREADS, 0, stream()>>>(g);
-  return launched("matmul");
+  return launched("f32 product");
 }
 
 }  // namespace us

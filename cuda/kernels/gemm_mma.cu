@@ -2,44 +2,12 @@
 // memory, all four layouts. Tiles are square for square products and thin for LoRA's ranks. When the tiles are too few for
 // the chip, K is split: each part writes f32 sums to scratch and a second launch adds them in order (the same bits always).
 #include "gemm_epilogue.cuh"
+#include "mma.cuh"
 
 namespace us {
 namespace {
 
 constexpr int BK = 32, STAGES = 3;
-
-__device__ __forceinline__ uint32_t shared_address(const void* p) { return static_cast<uint32_t>(__cvta_generic_to_shared(p)); }
-/** 16 bytes global to shared, zeros when `bytes` is 0. */
-__device__ __forceinline__ void copy16(uint32_t dst, const void* src, int bytes) {
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;\n" ::"r"(dst), "l"(src), "r"(bytes));
-}
-__device__ __forceinline__ void ldmatrix(uint32_t (&r)[4], uint32_t a) {
-  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];\n"
-               : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3]) : "r"(a));
-}
-__device__ __forceinline__ void ldmatrix_trans(uint32_t (&r)[4], uint32_t a) {
-  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];\n"
-               : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3]) : "r"(a));
-}
-template <class T> __device__ __forceinline__ void mma(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
-  if constexpr (sizeof(T) == 2 && std::is_same_v<T, bf16>)
-    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};\n"
-                 : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
-  else
-    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};\n"
-                 : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
-}
-
-/** A tile of R rows of W elements in shared memory, 16-byte chunks permuted so that ldmatrix's eight rows miss each other. */
-template <int R, int W> struct Tile {
-  static constexpr int CHUNKS = W / 8, BYTES = R * W * 2;
-  static __device__ __forceinline__ int chunk(int row, int c) {
-    constexpr int C = CHUNKS;
-    return row * C + (C >= 8 ? c ^ (row & 7) : C == 4 ? c ^ ((row >> 1) & 3) : c ^ ((row >> 2) & 1));
-  }
-};
 
 /** Fills a tile from rows r0.., columns c0.. of a row-major [rows, cols]; zero outside. FAST: whole 16-byte chunks. */
 template <class T, int R, int W, int THREADS, bool FAST>
@@ -101,19 +69,16 @@ __global__ void __launch_bounds__((BM / WM) * (BN / WN) * 32) gemm_mma_kernel(Ge
     const uint32_t ta = sa + k % STAGES * A::BYTES, tb = sb + k % STAGES * B::BYTES;
 #pragma unroll
     for (int kk = 0; kk < BK; kk += 16) {
-      uint32_t fa[MT][4], fb[(NT + 1) / 2][4];
-      const int q = lane >> 3, r = lane & 7;
+      uint32_t fa[MT][4], fb[NT / 2][4];
 #pragma unroll
       for (int i = 0; i < MT; i++) {
-        const int m = wm + i * 16;
-        if constexpr (TA) ldmatrix_trans(fa[i], ta + A::chunk(kk + (q >> 1) * 8 + r, m / 8 + (q & 1)) * 16);
-        else ldmatrix(fa[i], ta + A::chunk(m + (lane & 15), kk / 8 + (lane >> 4)) * 16);
+        if constexpr (TA) a_columns<A>(fa[i], ta, wm + i * 16, kk);
+        else a_rows<A>(fa[i], ta, wm + i * 16, kk);
       }
 #pragma unroll
       for (int j = 0; j < NT / 2; j++) {
-        const int n = wn + j * 16;
-        if constexpr (TB) ldmatrix(fb[j], tb + B::chunk(n + r + (q >> 1) * 8, kk / 8 + (q & 1)) * 16);
-        else ldmatrix_trans(fb[j], tb + B::chunk(kk + (q & 1) * 8 + r, n / 8 + (q >> 1)) * 16);
+        if constexpr (TB) b_rows<B>(fb[j], tb, wn + j * 16, kk);
+        else b_columns<B>(fb[j], tb, wn + j * 16, kk);
       }
 #pragma unroll
       for (int i = 0; i < MT; i++)
@@ -159,7 +124,7 @@ template <class T, int BM, int BN, int WM, int WN, bool TA, bool TB, bool FAST> 
   const dim3 grid(blocks(g.N, BN), blocks(g.M, BM), static_cast<unsigned>(parts > 1 ? parts : 1));
   gemm_mma_kernel<T, BM, BN, WM, WN, TA, TB, FAST><<<grid, THREADS, SHARED, stream()>>>(g, part, k_a_part);
   if (part) add_parts_kernel<<<blocks(g.M * g.N, 256), 256, 0, stream()>>>(g, part, static_cast<int>(parts));
-  return launched("matmul");
+  return launched("mma.sync product");
 }
 
 template <class T, bool TA, bool TB> int pick(const Gemm& g) {

@@ -45,7 +45,7 @@ template <class T, int DT> int run(const Gemm& g) {
   const unsigned grid = blocks(g.N, WARPS);
   if (g.M == 1) gemm_rows_kernel<T, DT, 1><<<grid, 32 * WARPS, 0, stream()>>>(g);
   else gemm_rows_kernel<T, DT, GEMV_ROWS><<<grid, 32 * WARPS, 0, stream()>>>(g);
-  return launched("matmul");
+  return launched("product of few rows");
 }
 
 }  // namespace

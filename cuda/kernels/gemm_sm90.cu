@@ -13,8 +13,6 @@ namespace {
 
 constexpr int BM = 128, BK = 64, CONSUMERS = 2, THREADS = 128 * (CONSUMERS + 1);
 constexpr int A_BYTES = BM * BK * 2, PANEL = 64 * 64 * 2;
-/** Cluster rows (256 rows of c) that are walked together, so that 132 blocks touch few rows and few columns at a time. */
-constexpr int GROUP = 8;
 
 struct Params {
   CUtensorMap a[MAX_SEGMENTS], b[MAX_SEGMENTS], c[MAX_PRODUCTS];
@@ -22,9 +20,9 @@ struct Params {
   int first[MAX_PRODUCTS + 1];  // segments of product p: first[p] up to first[p + 1]
   int tiles[MAX_PRODUCTS + 1];  // tiles of a cluster before product p
   int N[MAX_PRODUCTS];
-  int M, rows;                  // rows: cluster rows
-  float alpha[MAX_PRODUCTS], beta[MAX_PRODUCTS];
-  void* out[MAX_PRODUCTS];
+  int M, rows;                  // rows: cluster rows (256 rows of c)
+  float alpha[MAX_PRODUCTS];
+  const void* addend[MAX_PRODUCTS];
   const void* bias[MAX_PRODUCTS];
   int bias_type[MAX_PRODUCTS];
 };
@@ -36,6 +34,12 @@ template <int BN> struct Room {
 };
 
 struct Tile { int product, row, col; };
+
+/**
+ * Cluster rows that are walked together, so that 132 blocks touch few rows and few columns at a time. 4 of 2, 4, 8, 16, 32 was
+ * best over the shapes of a 3B model on an H200 (bench/cuda_peers.py gemm).
+ */
+constexpr int GROUP = 4;
 
 /** Which tile a number stands for: GROUP cluster rows of every column before the next rows. */
 __device__ __forceinline__ Tile tile_at(const Params& p, int products, int t) {
@@ -52,7 +56,7 @@ __device__ __forceinline__ void store_matrices(uint32_t address, uint32_t a, uin
                : "memory");
 }
 
-/** Adds bias and beta * c to the sums of 64 rows from m0, BN columns from n0; a wgmma accumulator's layout. */
+/** Adds bias and addend to the sums of 64 rows from m0, BN columns from n0; a wgmma accumulator's layout. */
 template <class T, int BN>
 __device__ __forceinline__ void add_rest(float (&acc)[BN / 2], const Params& p, int q, int m0, int n0) {
   const int t = threadIdx.x % 128, row = m0 + t / 32 * 16 + t % 32 / 4;
@@ -65,13 +69,13 @@ __device__ __forceinline__ void add_rest(float (&acc)[BN / 2], const Params& p, 
       load_any<1>(p.bias[q], p.bias_type[q], col, b[0]), load_any<1>(p.bias[q], p.bias_type[q], col + 1, b[1]);
       acc[4 * j] += b[0][0], acc[4 * j + 1] += b[1][0], acc[4 * j + 2] += b[0][0], acc[4 * j + 3] += b[1][0];
     }
-    if (p.beta[q] != 0.0f) {
+    if (p.addend[q]) {
 #pragma unroll
       for (int h = 0; h < 2; h++) {
         if (row + 8 * h >= p.M) continue;
         const size_t i = static_cast<size_t>(row + 8 * h) * p.N[q] + col;
-        const float2 c = unpack2<T>(*reinterpret_cast<const uint32_t*>(static_cast<const T*>(p.out[q]) + i));
-        acc[4 * j + 2 * h] += p.beta[q] * c.x, acc[4 * j + 2 * h + 1] += p.beta[q] * c.y;
+        const float2 c = unpack2<T>(*reinterpret_cast<const uint32_t*>(static_cast<const T*>(p.addend[q]) + i));
+        acc[4 * j + 2 * h] += c.x, acc[4 * j + 2 * h + 1] += c.y;
       }
     }
   }
@@ -87,7 +91,7 @@ __device__ __forceinline__ void produce(const Params& p, int products, uint8_t* 
     const int m = (tile.row * 2 + rank) * BM, n = tile.col * BN;
     for (int s = p.first[tile.product]; s < p.first[tile.product + 1]; s++) {
       for (int k = 0; k < p.k[s]; k += BK) {
-        sm90::wait_cluster(&empty[stage], phase ^ 1);
+        sm90::wait(&empty[stage], phase ^ 1);
         uint8_t *a = smem + stage * R::STAGE, *b = a + A_BYTES;
         sm90::expect_bytes(&full[stage], R::STAGE);
         sm90::load_2d(a, &p.a[s], &full[stage], k, m);
@@ -155,7 +159,7 @@ __device__ __forceinline__ void consume(const Params& p, int products, uint8_t* 
     const int q = tile.product, m = (tile.row * 2 + rank) * BM + group * 64, n = tile.col * BN;
 #pragma unroll
     for (int i = 0; i < BN / 2; i++) acc[i] *= p.alpha[q];
-    if (p.bias[q] || p.beta[q] != 0.0f) add_rest<T, BN>(acc, p, q, m, n);
+    if (p.bias[q] || p.addend[q]) add_rest<T, BN>(acc, p, q, m, n);
 #pragma unroll
     for (int panel = 0; panel < BN / 64; panel++) {
       uint8_t* dst = staged + (panel & 1) * PANEL;
@@ -217,8 +221,8 @@ template <class T, int BN, bool BT> int run(size_t M, const Product* products, i
   p.M = static_cast<int>(M), p.rows = static_cast<int>(blocks(M, 2 * BM));
   for (int i = 0; i < count; i++) {
     const Product& x = products[i];
-    p.first[i] = s, p.N[i] = static_cast<int>(x.N), p.alpha[i] = x.alpha, p.beta[i] = x.beta;
-    p.out[i] = x.c, p.bias[i] = x.bias, p.bias_type[i] = x.bias_type;
+    p.first[i] = s, p.N[i] = static_cast<int>(x.N), p.alpha[i] = x.alpha, p.addend[i] = x.addend;
+    p.bias[i] = x.bias, p.bias_type[i] = x.bias_type;
     p.tiles[i + 1] = p.tiles[i] + p.rows * static_cast<int>(blocks(x.N, BN));
     ok = ok && map_2d(&p.c[i], x.c, M, x.N, 64);
     for (int j = 0; j < x.segments; j++, s++) {
@@ -235,7 +239,7 @@ template <class T, int BN, bool BT> int run(size_t M, const Product* products, i
   if (e != cudaSuccess) return cuda_error("matmul", e);
   const int most = multiprocessors() / 2 * 2, need = 2 * p.tiles[count];
   kernel<<<need < most ? need : most, THREADS, Room<BN>::BYTES, stream()>>>(p, count);
-  return launched("matmul");
+  return launched(count > 1 || products[0].segments > 1 ? "joined products" : "product");
 }
 
 template <class T, bool BT> int pick(size_t M, const Product* products, int count) {
@@ -243,7 +247,28 @@ template <class T, bool BT> int pick(size_t M, const Product* products, int coun
                                                                         : run<T, 128, BT>(M, products, count);
 }
 
+struct Casts { Cast cast[MAX_CASTS]; };
+
+template <class T> __global__ void __launch_bounds__(256) cast_kernel(Casts c) {
+  const Cast& x = c.cast[blockIdx.y];
+  for (size_t i = (static_cast<size_t>(blockIdx.x) * 256 + threadIdx.x) * 8; i < x.count; i += static_cast<size_t>(gridDim.x) * 2048) {
+    float v[8];
+    load<8>(x.from + i, v);
+#pragma unroll
+    for (int j = 0; j < 8; j++) v[j] *= x.factor;
+    store<8>(static_cast<T*>(x.to) + i, v);
+  }
+}
+
 }  // namespace
+
+int cast_adapters(int dtype, const Cast* casts, int count) {
+  Casts c;
+  for (int i = 0; i < count; i++) c.cast[i] = casts[i];
+  if (dtype == BF16) cast_kernel<bf16><<<dim3(16, count), 256, 0, stream()>>>(c);
+  else cast_kernel<f16><<<dim3(16, count), 256, 0, stream()>>>(c);
+  return launched("adapter casts");
+}
 
 bool has_sm90() {
   if (capability() != 90) return false;
@@ -267,7 +292,7 @@ bool gemm_sm90(const Gemm& g, int& rc) {
   const Segment s{g.a, g.b, g.K};
   if (!has_sm90() || g.trans_a || g.c_type != g.a_type || g.ldc != g.N || !aligned16(g.c)) return false;
   if (g.K < 64 || !fits_sm90(g.M, g.N, s, !g.trans_b)) return false;
-  const Product p{g.c, g.bias, g.bias_type, g.N, g.alpha, g.beta, 1, {s}};
+  const Product p{g.c, g.bias, g.bias_type, g.N, g.alpha, g.beta == 0.0f ? nullptr : g.c, 1, {s}};
   rc = gemm_segmented(g.a_type, !g.trans_b, g.M, &p, 1);
   return true;
 }

@@ -1,4 +1,4 @@
-// Sums of products on Hopper: c = alpha * (a0 b0 + a1 b1 + ...) + beta * c (+ bias), each segment with its own K. A LoRA
+// Sums of products on Hopper: c = alpha * (a0 b0 + a1 b1 + ...) (+ addend) (+ bias), each segment with its own K. A LoRA
 // linear is two segments (x W^T + xa B^T), the gradient of q, k, v's common input six: one pass over c instead of one each.
 // Several products of one M go in one launch, so that their last tiles share the chip.
 #pragma once
@@ -6,7 +6,10 @@
 
 namespace us {
 
-constexpr int MAX_SEGMENTS = 6, MAX_PRODUCTS = 3;
+constexpr int MAX_SEGMENTS = 6, MAX_PRODUCTS = 3, MAX_CASTS = 16;
+
+/** An f32 adapter rounded to 16 bits, times a factor. */
+struct Cast { const float* from; void* to; size_t count; float factor; };
 
 struct Segment { const void *a, *b; size_t K; };  // a [M,K]; b [N,K], or [K,N] when b_by_k
 struct Product {
@@ -14,11 +17,14 @@ struct Product {
   const void* bias;
   int bias_type;
   size_t N;
-  float alpha, beta;
+  float alpha;
+  const void* addend;  // [M,N] added to the sums, which may be c itself; or null
   int segments;
   Segment segment[MAX_SEGMENTS];
 };
 
+/** Up to MAX_CASTS casts in one launch; counts are multiples of 8. */
+int cast_adapters(int dtype, const Cast* casts, int count);
 /** Whether the running code is the sm_90a one: then the functions below work. */
 bool has_sm90();
 /** Sizes, strides and addresses that the copy engine takes. */

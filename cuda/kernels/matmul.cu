@@ -2,8 +2,10 @@
 // type is converted to the activations' type in scratch first, in pieces of at most CHUNK elements (one pass over the weight,
 // small against a product over thousands of tokens); a product of few rows reads quantised weights as they are.
 #include "../host/kernels.h"
+#include "../host/pending.h"
 #include "common.cuh"
 #include "gemm.h"
+#include "low_rank.h"
 
 namespace us {
 namespace {
@@ -70,8 +72,20 @@ int matmul(const Ten& c, const Ten& a, const Ten& b, const Ten& bias, bool trans
   if (b.dtype > F16 && !is_packed(b.dtype)) return unsupported("weights of element type", b.dtype);
   if (is_packed(b.dtype) && b.cols % 8) return unsupported("packed rows of length", static_cast<long>(b.cols));
   if (g.M == 0 || g.N == 0) return US_OK;
+  int rc;
+  if (defer_product(g, rc)) return rc;
+  const Span reads[] = {span_of(a), span_of(b), span_of(bias)}, writes[] = {span_of(c)};
+  if ((rc = settle(reads, 3, writes, 1))) return rc;
   const bool lines_up = g.K % 8 == 0 && aligned16(a.p, is_packed(b.dtype) ? nullptr : b.p);
   if (!trans_a && trans_b && g.M <= GEMV_ROWS && lines_up) return gemm_rows(g);
+  if (is_thin(g)) {
+    const Thin one = thin_of(g);
+    return run_thin(a.dtype, !trans_b, g.M, &one, 1);
+  }
+  if (is_tall(g)) {
+    const Tall one = tall_of(g);
+    return run_tall(a.dtype, g.K, &one, 1);
+  }
   if (a.dtype == F32 ? b.dtype <= F16 : b.dtype == a.dtype) return run_engine(g);
   return run_converted(g, b, a.dtype);
 }

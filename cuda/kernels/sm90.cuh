@@ -23,11 +23,14 @@ __device__ __forceinline__ void expect_bytes(uint64_t* bar, uint32_t bytes) {
 __device__ __forceinline__ void arrive(uint64_t* bar) {
   asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(shared_address(bar)) : "memory");
 }
-/** Arrives at the same barrier of another block of the cluster. */
+/**
+ * Arrives at the same barrier of another block of the cluster. Without `.release.cluster`, which would put a fence of the
+ * whole GPU before each arrival (a quarter of a product's time): what is handed back was read, not written.
+ */
 __device__ __forceinline__ void arrive_remote(uint64_t* bar, uint32_t block) {
   asm volatile(
       "{\n .reg .b32 remote;\n mapa.shared::cluster.u32 remote, %0, %1;\n"
-      " mbarrier.arrive.release.cluster.shared::cluster.b64 _, [remote];\n}" ::"r"(shared_address(bar)), "r"(block) : "memory");
+      " mbarrier.arrive.shared::cluster.b64 _, [remote];\n}" ::"r"(shared_address(bar)), "r"(block) : "memory");
 }
 /** Waits until the phase of that parity has ended. */
 __device__ __forceinline__ void wait(uint64_t* bar, uint32_t parity) {
@@ -36,14 +39,6 @@ __device__ __forceinline__ void wait(uint64_t* bar, uint32_t parity) {
       "again:\n mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n"
       " @done bra over;\n bra again;\nover:\n}" ::"r"(shared_address(bar)), "r"(parity) : "memory");
 }
-/** The same where the arrivals come from other blocks of the cluster. */
-__device__ __forceinline__ void wait_cluster(uint64_t* bar, uint32_t parity) {
-  asm volatile(
-      "{\n .reg .pred done;\n"
-      "again:\n mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 done, [%0], %1;\n"
-      " @done bra over;\n bra again;\nover:\n}" ::"r"(shared_address(bar)), "r"(parity) : "memory");
-}
-
 // ---- tensor copies ----
 
 __device__ __forceinline__ void prefetch_map(const CUtensorMap* map) {
@@ -104,6 +99,11 @@ template <int N> __device__ __forceinline__ void registers_up() { asm volatile("
 __device__ __forceinline__ uint64_t operand(uint32_t address, uint32_t rows8, uint32_t panel) {
   return static_cast<uint64_t>((address & 0x3ffff) >> 4) | static_cast<uint64_t>(panel >> 4) << 16 |
          static_cast<uint64_t>(rows8 >> 4) << 32 | 1ull << 62;
+}
+/** The same for rows of R = 16, 32 or 64 elements of n, one row a k (MN-major, a swizzle as wide as the row). */
+template <int R> __device__ __forceinline__ uint64_t narrow_operand(uint32_t address) {
+  constexpr uint64_t LAYOUT = R == 16 ? 3 : R == 32 ? 2 : 1;
+  return static_cast<uint64_t>((address & 0x3ffff) >> 4) | static_cast<uint64_t>(R * 16 >> 4) << 32 | LAYOUT << 62;
 }
 __device__ __forceinline__ void wgmma_begin() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
 __device__ __forceinline__ void wgmma_commit() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }

@@ -70,9 +70,13 @@ for (const path of findCases(dir)) {
       const checks = actDtype === "f32" ? await runTiny(c, be, F32, c.dir) : await runBf16(c, be);
       const ok = checks.every(holds);
       if (!ok) missed++;
-      const row = checks.map((k) => `${k.what} ${k.value.toExponential(1)}${holds(k) ? "" : ` MISS > ${k.bound} ${k.note ?? ""}`}`);
+      const row = checks.map((k) =>
+        `${k.what} ${k.value.toExponential(1)}${holds(k) ? "" : ` MISS > ${k.bound} ${k.note ?? ""}`}`
+      );
       const seconds = ((performance.now() - start) / 1000).toFixed(1);
-      console.log(`${c.name.padEnd(18)} ${actDtype.padEnd(5)}${ok ? "pass" : "MISS"} ${row.join(" · ")} · ${seconds} s`);
+      console.log(
+        `${c.name.padEnd(18)} ${actDtype.padEnd(5)}${ok ? "pass" : "MISS"} ${row.join(" · ")} · ${seconds} s`,
+      );
     } catch (e) {
       missed++;
       console.log(`${c.name.padEnd(18)} ${actDtype.padEnd(5)}FAIL ${(e as Error).message}`);

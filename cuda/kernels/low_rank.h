@@ -1,0 +1,60 @@
+// The thin products of LoRA: one side is as wide as the rank. They are bound by reading the wide side once, so products that
+// share it run together.
+#pragma once
+#include "gemm.h"
+
+namespace us {
+
+constexpr int MAX_SHARING = 3;   // products over one wide matrix: q, k, v
+constexpr int MAX_THIN = 3, MAX_TALL = 8;  // wide matrices of a launch
+
+/** c[i] [M,r] = alpha[i] * a [M,K] * op(b[i]) + beta * c[i]; b [r,K], or [K,r] when by_k: f32, or on Hopper a's type. */
+struct Thin {
+  const void *a, *b[MAX_SHARING];
+  void *c[MAX_SHARING], *copy[MAX_SHARING];  // either may be null: where the result goes
+  float alpha[MAX_SHARING];
+  size_t K;
+  int r, count;
+  float beta;
+};
+
+/** out[i] += alpha[i] * wide^T thin[i] in f32: [W,r], or [r,W] when by_rank; thin [N,r], wide [N,W]. */
+struct Tall {
+  const void *wide, *thin[MAX_SHARING];
+  float *out[MAX_SHARING], *part;
+  float alpha[MAX_SHARING];
+  size_t W;
+  int r, count, first_block;
+  bool by_rank;
+};
+
+/** x A^T and dy B: a, c of a 16-bit type, b f32. */
+bool is_thin(const Gemm& g);
+Thin thin_of(const Gemm& g);
+/** dA and dB: c += alpha * a^T b in f32 with a, b of a 16-bit type, one of them as wide as the rank. */
+bool is_tall(const Gemm& g);
+Tall tall_of(const Gemm& g);
+
+/** One launch; all of one dtype and layout, r * count rounded up to 16 alike. */
+int run_thin(int dtype, bool by_k, size_t M, const Thin* list, int count);
+/** Two launches for each width of thin sides. */
+int run_tall(int dtype, size_t N, const Tall* list, int count);
+
+/** The same by TMA and wgmma; r and count alike in a list. b is of a's type. */
+bool thin_fits_sm90(const Thin& t);
+int run_thin_sm90(int dtype, bool by_k, size_t M, const Thin* list, int count);
+bool tall_fits_sm90(const Tall& t);
+int run_tall_sm90(int dtype, size_t N, const Tall* list, int count);
+
+/** The parameter gradients of a launch, by shares of the tokens whose partial sums lie in scratch. */
+struct TallBatch {
+  Tall p[MAX_TALL];
+  size_t N, share;  // tokens a share
+  int count, blocks, shares;
+};
+/** Numbers the blocks of 128 columns, cuts the tokens so that whole rounds of `slots` blocks result, places the partial sums. */
+bool place_shares(TallBatch& batch, int slots);
+/** out[i] += alpha[i] * the sum of its shares, in order. */
+int add_shares(const TallBatch& batch);
+
+}  // namespace us
