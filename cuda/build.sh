@@ -1,14 +1,16 @@
 #!/bin/bash
-# Builds cuda/prebuilt/linux-x64/libunsloth_cuda.so and writes the hash of its sources beside it.
+# Builds cuda/prebuilt/linux-x64/libunsloth_cuda.so and notes in cuda/prebuilt.ts which sources it came from.
 #   cuda/build.sh              every target, linked for glibc 2.17: what ships
 #   ARCHS=90a PTX= cuda/build.sh   one target, for development
 #   cuda/build.sh --hash       prints the hash of the sources and builds nothing
-# Needs g++, python3 with pip, and (for what ships) `pip install ziglang==0.17.1`. nvcc 13.0 comes from pinned wheels into
-# .cuda/: no root, no CUDA install, no GPU. All five in one pip command: a second `--target` run skips an existing folder.
+# JOBS: compilations at a time (2). CUDA_WHEELS: a folder with nvidia/cu13 (default .cuda, filled from pinned wheels).
+# Needs g++, python3 with pip, and (for what ships) `pip install ziglang==0.17.1`: no root, no CUDA install, no GPU. All five
+# wheels in one pip command: a second `--target` run skips an existing folder.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 cd "$root"
-sources=(cuda/host/*.h cuda/host/*.cpp cuda/kernels/*.h cuda/kernels/*.cu cuda/kernels/*.cuh cuda/exports.map cuda/build.sh ffi/unsloth.h)
+sources=(cuda/host/*.h cuda/host/*.cpp cuda/kernels/*.h cuda/kernels/*.cu cuda/kernels/*.cuh cuda/kernels/*.inc
+  cuda/exports.map cuda/build.sh ffi/unsloth.h ffi/unsloth_ops.h)
 hash=$(for f in "${sources[@]}"; do sha256sum <"$f"; done | sha256sum | cut -d' ' -f1)
 [ "${1:-}" = --hash ] && { echo "$hash"; exit 0; }
 
@@ -23,36 +25,45 @@ cu=$(cd "$tools/nvidia/cu13" && pwd)
 targets=()
 for a in ${ARCHS-80 86 89 90a 100 120}; do targets+=(-gencode "arch=compute_$a,code=sm_$a"); done
 for p in ${PTX-80}; do targets+=(-gencode "arch=compute_$p,code=compute_$p"); done
-flags=(-O3 -DNDEBUG -std=c++17 --extended-lambda --expt-relaxed-constexpr -Xfatbin=-compress-all
-  -Xcompiler "-fPIC,-fvisibility=hidden,-Wall,-fdebug-prefix-map=$root=." "${targets[@]}")
+device=(-O3 -DNDEBUG -std=c++17 --extended-lambda --expt-relaxed-constexpr -diag-suppress 177 -Xfatbin=-compress-all
+  -Xcompiler "-fPIC,-fvisibility=hidden,-Wall" "${targets[@]}")
+# The host part brings its C++ runtime with it: zig's, linked in, or g++'s.
+host=(-O2 -DNDEBUG -std=c++17 -fPIC -fvisibility=hidden -fno-exceptions -fno-rtti -Wall "-I$cu/include")
+if python3 -m ziglang version >/dev/null 2>&1; then
+  cxx=(python3 -m ziglang c++ -target x86_64-linux-gnu.2.17)
+  host+=(-fno-sanitize=undefined)
+else
+  echo "no ziglang: g++ links, for this machine's glibc and later" >&2
+  cxx=(g++ -static-libstdc++ -static-libgcc)
+fi
 
 # One object a source, kept under the hash of all it is made of; JOBS of them at a time.
 objects=.cuda/objects
 mkdir -p "$objects" cuda/prebuilt/linux-x64
-headers=$(cat cuda/host/*.h cuda/kernels/*.h cuda/kernels/*.cuh ffi/unsloth.h | sha256sum)
-compile() { nice -n "${NICE:-10}" "$cu/bin/nvcc" "${flags[@]}" -c -o "$2.tmp" "$1" && mv "$2.tmp" "$2"; }
+headers=$(cat cuda/host/*.h cuda/kernels/*.h cuda/kernels/*.cuh cuda/kernels/*.inc ffi/unsloth.h ffi/unsloth_ops.h | sha256sum)
+compile() {
+  case $1 in
+    *.cu) nice -n 10 "$cu/bin/nvcc" --threads "${THREADS:-1}" "${device[@]}" -c -o "$2.tmp" "$1" ;;
+    *) "${cxx[@]}" "${host[@]}" -c -o "$2.tmp" "$1" ;;
+  esac && mv "$2.tmp" "$2"
+}
 list=()
 for f in cuda/host/*.cpp cuda/kernels/*.cu; do
-  key=$(echo "$headers $(sha256sum <"$f") ${flags[*]}" | sha256sum | cut -c1-24)
-  o=$objects/$(basename "$f").$key.o
+  case $f in *.cu) flags=${device[*]} ;; *) flags=${cxx[*]} ;; esac
+  o=$objects/$(basename "$f").$(echo "$headers $(sha256sum <"$f") $flags" | sha256sum | cut -c1-24).o
   list+=("$o")
   [ -f "$o" ] && continue
-  while [ "$(jobs -rp | wc -l)" -ge "${JOBS:-2}" ]; do wait -n; done
+  while [ "$(jobs -rp | wc -l)" -ge "${JOBS:-2}" ]; do wait -n || true; done
   echo "compile $f" && compile "$f" "$o" &
 done
-wait
+wait || true
 for o in "${list[@]}"; do [ -f "$o" ] || { echo "Cannot link: $o was not built" >&2; exit 1; }; done
 
-# No -rdc, so no device link: any linker will do. The version script keeps cudart's and C++'s symbols inside.
+# No -rdc, so no device link: any linker will do. The version script keeps cudart's and C++'s symbols inside; nodelete,
+# because the runtime's exit handlers must outlive a dlclose.
 out=cuda/prebuilt/linux-x64/libunsloth_cuda.so
-link=(-shared -s -Wl,--gc-sections -Wl,-z,nodelete "-Wl,--version-script=cuda/exports.map" -o "$out" "${list[@]}" "-L$cu/lib"
-  -lcudart_static -ldl -lpthread -lrt)
-if python3 -m ziglang version >/dev/null 2>&1; then
-  python3 -m ziglang c++ -target x86_64-linux-gnu.2.17 "${link[@]}"
-else
-  echo "no ziglang: linked by g++, for this machine's glibc and later" >&2
-  g++ -static-libstdc++ -static-libgcc "${link[@]}"
-fi
+"${cxx[@]}" -shared -s -Wl,--gc-sections -Wl,-z,nodelete -Wl,--version-script=cuda/exports.map -o "$out" "${list[@]}" \
+  "-L$cu/lib" "-L$cu/lib64" -lcudart_static -ldl -lpthread -lrt
 cat >cuda/prebuilt.ts <<END
 /** Written by cuda/build.sh: which sources the prebuilt library was built from, and which file it is. @module */
 

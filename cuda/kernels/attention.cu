@@ -46,7 +46,7 @@ int attention(const Ten& out, const Ten& lse, const Ten& q, const Ten& k, const 
   a.out = out.p;
   if (a.N == 0) return US_OK;
   int rc;
-  if (a.dtype != F32 && (attention_sm90(a, rc) || attention_mma(a, rc))) return rc;
+  if (a.dtype != F32 && attention_sm90(a, rc)) return rc;
   return attention_exact(a);
 }
 
@@ -60,7 +60,7 @@ int attention_bwd(const Ten& dq, const Ten& dk, const Ten& dv, const Ten& dout, 
   int rc;
   if (a.dtype == F32 || a.d % 8 || !aligned16(a.dout, a.out)) return attention_exact_bwd(a);
   if ((rc = a.dtype == BF16 ? run_delta<bf16>(a) : run_delta<f16>(a))) return rc;
-  return attention_sm90_bwd(a, rc) || attention_mma_bwd(a, rc) ? rc : attention_exact_bwd(a);
+  return attention_sm90_bwd(a, rc) ? rc : attention_exact_bwd(a);
 }
 
 }  // namespace us

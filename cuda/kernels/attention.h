@@ -18,9 +18,6 @@ struct Attention {
 /** f32 arithmetic, any type, d <= 256. */
 int attention_exact(const Attention& a);
 int attention_exact_bwd(const Attention& a);
-/** 16-bit types on mma.sync, d a multiple of 16 up to 256; false when the problem is not for it. */
-bool attention_mma(const Attention& a, int& rc);
-bool attention_mma_bwd(const Attention& a, int& rc);
 /** 16-bit types on wgmma; false when the device or the problem is not for it. */
 bool attention_sm90(const Attention& a, int& rc);
 bool attention_sm90_bwd(const Attention& a, int& rc);

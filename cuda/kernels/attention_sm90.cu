@@ -164,6 +164,8 @@ template <class T, int DP> __device__ __forceinline__ void consume(const Params&
     if (leader) arrive(&bar);
   };
   int stage = 0, phase = 0, q_phase = 0;
+  const Turn turn{group};
+  turn.begin();
   for (int t = blockIdx.x; t < p.tiles * p.H; t += gridDim.x) {
     const Work w = work_at<S::BK>(p, t);
     Rows<T, DP> r(p, w, group);
@@ -181,9 +183,11 @@ template <class T, int DP> __device__ __forceinline__ void consume(const Params&
         const int last = stage, last_phase = phase;
         if (++stage == STAGES) stage = 0, phase ^= 1;
         wait(&b.k_full[stage], phase);
+        turn.wait();
         r.scores(q, base + S::K0 + stage * S::KV);
         wait(&b.v_full[last], last_phase);
         r.outputs(base + S::V0 + last * S::KV, keep), keep = 1;
+        turn.pass();
         wgmma_wait<1>(), pin(r.s);
         free(b.k_empty[stage]);
         r.softmax(k * S::BK, shrink);

@@ -85,11 +85,15 @@ __device__ __forceinline__ void consume_q(const Params& p, uint8_t* smem, uint64
 #pragma unroll
   for (int i = 0; i < DP / 2; i++) dq[i] = 0;
   int stage = 0, phase = 0;
+  const Turn turn{group};
+  turn.begin();
   wait(mine, 0);
   for (int k = from; k < to; k++) {
     const uint32_t kt = base + S::RING + stage * 2 * S::KV, vt = kt + S::KV;
     wait(&full[stage], phase);
+    turn.wait();
     multiply_features<T, DP, BK>(s, q, kt), multiply_features<T, DP, BK>(d, dout, vt);
+    turn.pass();
     wgmma_wait<1>(), pin(s);
     if (k > from && t == 0) arrive(&empty[stage ? stage - 1 : S::STAGES - 1]);  // dq of the last tile was issued before these scores
     const int k0 = k * BK;
@@ -212,6 +216,8 @@ __device__ __forceinline__ void consume_k(const Params& p, uint8_t* smem, uint64
 #pragma unroll
   for (int i = 0; i < DP / 2; i++) dk[i] = dv[i] = 0;
   int stage = 0, phase = 0;
+  const Turn turn{group};
+  turn.begin();
   wait(mine, 0);
   const int tiles = w.q_to - w.q_from, all = tiles * (p.H / p.K);
   for (int it = 0; it < all; it++) {
@@ -219,7 +225,9 @@ __device__ __forceinline__ void consume_k(const Params& p, uint8_t* smem, uint64
     const int q0 = (w.q_from + it % tiles) * BQ;
     const float* rows = reinterpret_cast<const float*>(smem + S::ROWS) + stage * 2 * BQ + lane % 4 * 2;
     wait(&full[stage], phase);
+    turn.wait();
     multiply_features<T, DP, BQ>(s, k, q), multiply_features<T, DP, BQ>(d, v, dout);
+    turn.pass();
     wgmma_wait<1>(), pin(s);
     if (it > 0 && t == 0) arrive(&empty[stage ? stage - 1 : S::STAGES - 1]);  // dv and dk of the last tile were issued before these scores
     const bool masked = q0 < first + 63 || q0 + BQ > end_first || (p.window > 0 && q0 + BQ - 1 - first >= p.window);
@@ -328,7 +336,7 @@ template <class T> int pick(const Attention& a) {
 }  // namespace
 
 bool attention_sm90_bwd(const Attention& a, int& rc) {
-  // Head sizes past 128 leave no room for the sums of dk and dv beside each other: they take the mma.sync engine.
+  // Head sizes past 128 leave no room for the sums of dk and dv beside each other: they take the exact engine.
   if (!has_sm90() || a.d % 8 || a.d > 128 || !aligned16(a.q, a.k, a.v, a.dout, a.dq, a.dk, a.dv)) return false;
   rc = a.dtype == BF16 ? pick<bf16>(a) : pick<f16>(a);
   return true;

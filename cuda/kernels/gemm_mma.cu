@@ -1,5 +1,5 @@
 // The 16-bit engine of every chip from sm_80 on: mma.sync m16n8k16 with f32 sums, cp.async through three stages of shared
-// memory, all four layouts. Tiles are square for square products and thin for LoRA's ranks. When the tiles are too few for
+// memory, all four layouts. When the tiles are too few for
 // the chip, K is split: each part writes f32 sums to scratch and a second launch adds them in order (the same bits always).
 #include "gemm_epilogue.cuh"
 #include "mma.cuh"
@@ -130,8 +130,6 @@ template <class T, int BM, int BN, int WM, int WN, bool TA, bool TB, bool FAST> 
 template <class T, bool TA, bool TB> int pick(const Gemm& g) {
   const bool fast = g.lda() % 8 == 0 && g.ldb() % 8 == 0 && aligned16(g.a, g.b);
   if (!fast) return run<T, 64, 64, 32, 32, TA, TB, false>(g);
-  if (g.N <= 32) return run<T, 128, 32, 32, 32, TA, TB, true>(g);
-  if (g.M <= 32) return run<T, 32, 128, 32, 32, TA, TB, true>(g);
   if (g.M <= 64 || g.N <= 64) return run<T, 64, 64, 32, 32, TA, TB, true>(g);
   return run<T, 128, 128, 64, 32, TA, TB, true>(g);
 }

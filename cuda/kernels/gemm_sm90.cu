@@ -181,8 +181,14 @@ __device__ __forceinline__ void consume(const Params& p, int products, uint8_t* 
   if (t128 == 0) sm90::store_wait_read<0>();
 }
 
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 900
+#define US_CLUSTER  // the empty kernels of older targets
+#else
+#define US_CLUSTER __cluster_dims__(2, 1, 1)
+#endif
+
 template <class T, int BN, bool BT>
-__global__ void __cluster_dims__(2, 1, 1) __launch_bounds__(THREADS, 1)
+__global__ void US_CLUSTER __launch_bounds__(THREADS, 1)
 gemm_sm90_kernel(const __grid_constant__ Params p, int products) {
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
   using R = Room<BN>;

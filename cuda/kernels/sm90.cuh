@@ -86,6 +86,20 @@ __device__ __forceinline__ void cluster_sync() {
 __device__ __forceinline__ void named_barrier(int id, int threads) {
   asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory");
 }
+/** Arrives at such a barrier without waiting. */
+__device__ __forceinline__ void named_arrive(int id, int threads) {
+  asm volatile("bar.arrive %0, %1;" ::"r"(id), "r"(threads) : "memory");
+}
+/**
+ * Two warpgroups (0, 1) in turn: each issues its products while the other does its arithmetic, instead of both at once
+ * (Shah et al. 2024, section 3.1). Group 1 calls `begin` once; both call wait and pass equally often.
+ */
+struct Turn {
+  int group;
+  __device__ __forceinline__ void begin() const { if (group == 1) named_arrive(4, 256); }
+  __device__ __forceinline__ void wait() const { named_barrier(4 + group, 256); }
+  __device__ __forceinline__ void pass() const { named_arrive(5 - group, 256); }
+};
 template <int N> __device__ __forceinline__ void registers_down() { asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(N)); }
 template <int N> __device__ __forceinline__ void registers_up() { asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(N)); }
 
