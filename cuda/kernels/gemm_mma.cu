@@ -9,10 +9,13 @@ namespace {
 
 constexpr int BK = 32, STAGES = 3;
 
-/** Fills a tile from rows r0.., columns c0.. of a row-major [rows, cols]; zero outside. FAST: whole 16-byte chunks. */
+/**
+ * Fills a tile from rows r0.., columns c0.. of a matrix with `stride` elements from row to row; zero outside. FAST: whole
+ * 16-byte chunks. Else element by element, `step` apart in a row: any size, alignment and layout.
+ */
 template <class T, int R, int W, int THREADS, bool FAST>
-__device__ __forceinline__ void load_tile(uint32_t dst, uint16_t* dst_p, const T* p, size_t r0, size_t c0, size_t rows,
-                                          size_t row_end, size_t cols, size_t col_end) {
+__device__ __forceinline__ void load_tile(uint32_t dst, uint16_t* dst_p, const T* p, size_t r0, size_t c0, size_t row_end,
+                                          size_t col_end, size_t stride, size_t step) {
   using S = Tile<R, W>;
 #pragma unroll
   for (int i = 0; i < (R * S::CHUNKS + THREADS - 1) / THREADS; i++) {
@@ -22,12 +25,12 @@ __device__ __forceinline__ void load_tile(uint32_t dst, uint16_t* dst_p, const T
     const int at = S::chunk(r, c);
     if constexpr (FAST) {
       const bool in = gr < row_end && gc < col_end;
-      copy16(dst + at * 16, in ? p + gr * cols + gc : p, in ? 16 : 0);
+      copy16(dst + at * 16, in ? p + gr * stride + gc : p, in ? 16 : 0);
     } else {
 #pragma unroll
       for (int j = 0; j < 8; j++) {
         const bool in = gr < row_end && gc + j < col_end;
-        reinterpret_cast<T*>(dst_p)[at * 8 + j] = in ? p[gr * cols + gc + j] : from_f<T>(0.0f);
+        reinterpret_cast<T*>(dst_p)[at * 8 + j] = in ? p[gr * stride + (gc + j) * step] : from_f<T>(0.0f);
       }
     }
   }
@@ -49,10 +52,11 @@ __global__ void __launch_bounds__((BM / WM) * (BN / WN) * 32) gemm_mma_kernel(Ge
   auto fetch = [&](int stage, size_t k) {
     const uint32_t da = sa + stage * A::BYTES, db = sb + stage * B::BYTES;
     uint16_t *qa = pa + stage * A::BYTES / 2, *qb = pb + stage * B::BYTES / 2;
-    if constexpr (TA) load_tile<T, BK, BM, THREADS, FAST>(da, qa, a, k, m0, g.K, k_to, g.M, g.M);
-    else load_tile<T, BM, BK, THREADS, FAST>(da, qa, a, m0, k, g.M, g.M, g.K, k_to);
-    if constexpr (TB) load_tile<T, BN, BK, THREADS, FAST>(db, qb, b, n0, k, g.N, g.N, g.K, k_to);
-    else load_tile<T, BK, BN, THREADS, FAST>(db, qb, b, k, n0, g.K, k_to, g.N, g.N);
+    const bool ka = !FAST && g.trans_a, kb = !FAST && !g.trans_b;  // stored with k as the rows, read as the other layout
+    if constexpr (TA) load_tile<T, BK, BM, THREADS, FAST>(da, qa, a, k, m0, k_to, g.M, g.M, 1);
+    else load_tile<T, BM, BK, THREADS, FAST>(da, qa, a, m0, k, g.M, k_to, ka ? 1 : g.K, ka ? g.M : 1);
+    if constexpr (TB) load_tile<T, BN, BK, THREADS, FAST>(db, qb, b, n0, k, g.N, k_to, kb ? 1 : g.K, kb ? g.N : 1);
+    else load_tile<T, BK, BN, THREADS, FAST>(db, qb, b, k, n0, k_to, g.N, g.N, 1);
   };
 
   float acc[MT][NT][4] = {};
@@ -128,14 +132,14 @@ template <class T, int BM, int BN, int WM, int WN, bool TA, bool TB, bool FAST> 
 }
 
 template <class T, bool TA, bool TB> int pick(const Gemm& g) {
-  const bool fast = g.lda() % 8 == 0 && g.ldb() % 8 == 0 && aligned16(g.a, g.b);
-  if (!fast) return run<T, 64, 64, 32, 32, TA, TB, false>(g);
   if (g.M <= 64 || g.N <= 64) return run<T, 64, 64, 32, 32, TA, TB, true>(g);
   return run<T, 128, 128, 64, 32, TA, TB, true>(g);
 }
 
 template <class T> int layout(const Gemm& g) {
-  if (g.trans_a) return g.trans_b ? pick<T, true, true>(g) : pick<T, true, false>(g);
+  const bool fast = g.lda() % 8 == 0 && g.ldb() % 8 == 0 && aligned16(g.a, g.b);
+  if (!fast || (g.trans_a && g.trans_b)) return run<T, 64, 64, 32, 32, false, true, false>(g);
+  if (g.trans_a) return pick<T, true, false>(g);
   return g.trans_b ? pick<T, false, true>(g) : pick<T, false, false>(g);
 }
 

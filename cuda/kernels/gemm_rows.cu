@@ -15,12 +15,11 @@ template <int DT> __device__ __forceinline__ void weight8(const void* b, size_t 
   else decode8<DT>(b, i, o);
 }
 
-template <class T, int DT, int ROWS> __global__ void __launch_bounds__(32 * WARPS) gemm_rows_kernel(Gemm g) {
+template <int DT, int ROWS> __global__ void __launch_bounds__(32 * WARPS) gemm_rows_kernel(Gemm g) {
   const size_t n = static_cast<size_t>(blockIdx.x) * WARPS + threadIdx.x / 32;
   const int lane = threadIdx.x % 32;
   if (n >= g.N) return;
   float acc[ROWS] = {};
-  const T* a = static_cast<const T*>(g.a);
 #pragma unroll 4
   for (size_t k = lane * 8; k < g.K; k += 256) {
     float w[8];
@@ -29,7 +28,7 @@ template <class T, int DT, int ROWS> __global__ void __launch_bounds__(32 * WARP
     for (int m = 0; m < ROWS; m++)
       if (m < g.M) {
         float x[8];
-        load<8>(a + m * g.K + k, x);
+        load_any<8>(g.a, g.a_type, m * g.K + k, x);  // a uniform branch: a is small beside the weight
 #pragma unroll
         for (int j = 0; j < 8; j++) acc[m] = fmaf(w[j], x[j], acc[m]);
       }
@@ -41,22 +40,20 @@ template <class T, int DT, int ROWS> __global__ void __launch_bounds__(32 * WARP
   }
 }
 
-template <class T, int DT> int run(const Gemm& g) {
+template <int DT> int run(const Gemm& g) {
   const unsigned grid = blocks(g.N, WARPS);
-  if (g.M == 1) gemm_rows_kernel<T, DT, 1><<<grid, 32 * WARPS, 0, stream()>>>(g);
-  else gemm_rows_kernel<T, DT, GEMV_ROWS><<<grid, 32 * WARPS, 0, stream()>>>(g);
+  if (g.M == 1) gemm_rows_kernel<DT, 1><<<grid, 32 * WARPS, 0, stream()>>>(g);
+  else gemm_rows_kernel<DT, GEMV_ROWS><<<grid, 32 * WARPS, 0, stream()>>>(g);
   return launched("product of few rows");
 }
 
 }  // namespace
 
 int gemm_rows(const Gemm& g) {
-  US_FLOAT(g.a_type, T, {
-    if (g.b_type == F32) return (run<T, F32>(g));
-    if (g.b_type == BF16) return (run<T, BF16>(g));
-    if (g.b_type == F16) return (run<T, F16>(g));
-    US_QUANT(g.b_type, DT, return (run<T, DT>(g)));
-  });
+  if (g.b_type == F32) return run<F32>(g);
+  if (g.b_type == BF16) return run<BF16>(g);
+  if (g.b_type == F16) return run<F16>(g);
+  US_QUANT(g.b_type, DT, return run<DT>(g));
   return 0;
 }
 
