@@ -30,6 +30,7 @@ import { blockLinears, loadModel, type Model, type ModelSource, openModel } from
 import { loadTokenizer, type Message, type Tokenizer } from "./src/tokenizer/mod.ts";
 import { type OptimOptions, train, type TrainEvent, type TrainResult } from "./src/train/mod.ts";
 import { openBlockCodec } from "./wasm/blocks.ts";
+import { candidate as cuda } from "./cuda/mod.ts";
 import { candidate as metal } from "./metal/mod.ts";
 import { candidate as wasm } from "./wasm/mod.ts";
 
@@ -46,7 +47,7 @@ export { createApp, serve } from "./server/app.ts";
 export const VERSION = "0.1.0";
 
 /** Backends in the order in which `auto` tries them. */
-export const BACKENDS: readonly Candidate[] = [metal, wasm];
+export const BACKENDS: readonly Candidate[] = [cuda, metal, wasm];
 
 /** How a model is loaded. */
 export interface LoadPretrainedOptions extends HubOptions {
