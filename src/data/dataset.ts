@@ -119,10 +119,21 @@ function chooseFormat(keys: Map<string, number>, records: number, wanted: Format
   throw new DataError(
     `Cannot recognise the format of '${name}': the records have ${
       listKeys(keys, records)
-    } and the formats are ${known}; ` +
-      `map the columns, for example instruction=${[...keys.keys()][0]}`,
+    } and the formats are ${known}; ${wayOut(keys, inAll)}`,
     name,
   );
+}
+
+/** What to do about records of no known format. */
+function wayOut(keys: Map<string, number>, inAll: ReadonlySet<string>): string {
+  if (inAll.has("input_ids")) return "these are tokenised already, for another program: give the texts instead";
+  if (FORMATS.some((f) => f.detect(new Set(keys.keys())))) {
+    return "the records are of several kinds: give those of one kind in a file of their own";
+  }
+  const first = [...keys.keys()][0];
+  return first === undefined
+    ? "give records that have columns"
+    : `map the columns, for example --columns instruction=${first}`;
 }
 
 /** Keys, with their counts where some records lack them. */

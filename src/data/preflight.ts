@@ -33,25 +33,45 @@ export function describeCounts(c: Counts): string[] {
 }
 
 /**
- * A row as the model sees it: every token by itself, trained ones in [brackets] or in colour. Bytes that are no character by
- * themselves show as they stand in the vocabulary, line ends as ⏎ and a line end.
+ * A row as the model sees it: every token by itself, trained ones in [brackets] or in colour. Tokens that are a character only
+ * together stand together; bytes that are none show as they stand in the vocabulary, line ends as ⏎ and a line end.
  */
 export function showExample(row: Row, tokenizer: Tokenizer, o: ShowOptions = {}): string {
   const { color = false, limit = 400 } = o, n = row.ids.length;
   const head = n > limit ? Math.ceil(limit / 2) : n, tail = n > limit ? n - Math.floor(limit / 2) : n;
   let text = "", lit = false;
-  const token = (i: number): string => {
+  const units = (from: number, to: number): string => {
+    let out = "";
+    for (let i = from, next: number; i < to; i = next) {
+      next = unitEnd(row, i, to, tokenizer);
+      out += unit(i, next);
+    }
+    return out;
+  };
+  const unit = (i: number, end: number): string => {
     const trained = row.weights[i] === 1;
-    const piece = visible(tokenizer, row.ids[i]!);
+    const piece = end > i + 1 ? tokenizer.decode(row.ids.subarray(i, end)) : visible(tokenizer, row.ids[i]!);
     if (!color) return trained ? `[${piece}]` : piece;
     const change = trained === lit ? "" : trained ? "\x1b[32m" : "\x1b[0m";
     lit = trained;
     return change + piece;
   };
-  for (let i = 0; i < head; i++) text += token(i);
+  text += units(0, head);
   if (tail > head) text += `${lit ? "\x1b[0m" : ""} … ${number(tail - head)} tokens … ${lit ? "\x1b[32m" : ""}`;
-  for (let i = tail; i < n; i++) text += token(i);
+  text += units(tail, n);
   return text + (lit ? "\x1b[0m" : "");
+}
+
+/** Most tokens that one character is looked for in: four bytes, and a letter's parts before and after them. */
+const JOINED = 6;
+
+/** Where the unit that begins at `i` ends: a token, or the tokens that make characters only together, as an emoji's do. */
+function unitEnd({ ids, weights }: Row, i: number, to: number, tokenizer: Tokenizer): number {
+  if (!tokenizer.decode([ids[i]!]).includes("\ufffd")) return i + 1;
+  for (let end = i + 2; end <= Math.min(to, i + JOINED) && weights[end - 1] === weights[i]; end++) {
+    if (!tokenizer.decode(ids.subarray(i, end)).includes("\ufffd")) return end;
+  }
+  return i + 1;
 }
 
 function visible(tokenizer: Tokenizer, id: number): string {

@@ -3,8 +3,9 @@ import { ConfigError, DataError } from "../core/errors.ts";
 import { knowsTools, type Tokenizer } from "../tokenizer/mod.ts";
 import { chunkTexts } from "./chunks.ts";
 import { type Masked, maskText } from "./mask.ts";
-import { chooseRendering, renderExample } from "./render.ts";
+import { chooseRendering, renderExample, type Rendering } from "./render.ts";
 import { RowStore } from "./rows.ts";
+import { Suspicions } from "./suspicions.ts";
 import type { Counts, Dataset, Example, Prepared, PrepareOptions, Row } from "./types.ts";
 
 /** Records between two calls of `onProgress`. */
@@ -16,6 +17,10 @@ interface Seen {
   addedEos: number;
   tools: boolean;
   preference: boolean;
+  /** Turns of weight 0 that are trained all the same, since every token is. */
+  weights: boolean;
+  renderings: Set<Rendering>;
+  suspicions: Suspicions;
 }
 
 /**
@@ -33,7 +38,10 @@ export async function prepare(dataset: Dataset, tokenizer: Tokenizer, options: P
     ...{ records: 0, rows: 0, tokens: 0, trainedTokens: 0, truncatedRows: 0, truncatedTokens: 0 },
     ...{ longest: 0, dropped: 0, badRows: 0 },
   };
-  const seen: Seen = { split: 0, addedEos: 0, tools: false, preference: false };
+  const seen: Seen = {
+    ...{ split: 0, addedEos: 0, tools: false, preference: false, weights: false },
+    ...{ renderings: new Set<Rendering>(), suspicions: new Suspicions(tokenizer) },
+  };
   const total = Math.min(dataset.records, options.limit ?? Infinity);
   try {
     for await (const row of makeRows(dataset, tokenizer, options, counts, seen, total)) {
@@ -77,7 +85,12 @@ async function* makeRows(
     if (counts.records === o.limit) break;
     counts.records++;
     if (counts.records % PROGRESS === 0) o.onProgress?.(counts.records, total);
+    if (example.kind === "text" && isEmpty(example)) {
+      counts.dropped++;
+      continue;
+    }
     if (example.kind === "text" && (example.raw || o.chunks)) {
+      seen.suspicions.look(example, null);
       for (const row of chunker(example)) yield { ...row, source: index, truncated: 0 };
       continue;
     }
@@ -91,6 +104,7 @@ async function* makeRows(
 
 function maskExample(example: Example, tokenizer: Tokenizer, o: PrepareOptions, seen: Seen): Masked {
   const rendering = chooseRendering(example.kind, o.template ?? "auto", tokenizer);
+  seen.renderings.add(rendering);
   if (example.kind === "preference") {
     if (o.preference !== "chosen") {
       throw new DataError(
@@ -101,10 +115,39 @@ function maskExample(example: Example, tokenizer: Tokenizer, o: PrepareOptions, 
     seen.preference = true;
     const { prompt, chosen, tools } = example;
     const last = { kind: "chat" as const, messages: [...prompt, ...chosen], tools };
-    return maskText(tokenizer, renderExample(last, "chat", tokenizer, o.trainOn === "all" ? "all" : "last"));
+    return mask(last, "chat", o.trainOn === "all" ? "all" : "last", tokenizer, seen);
+  }
+  if ("wanted" in example) {
+    if (o.preference !== "chosen") {
+      throw new DataError(
+        "Cannot fine-tune on rated answers: each record's 'label' says whether its answer is wanted; train on the wanted " +
+          "ones alone with --preference chosen",
+      );
+    }
+    seen.preference = true;
+    // A row without a trained token is dropped, and counted.
+    if (!example.wanted) return { ids: new Int32Array(0), weights: new Uint8Array(0), split: 0, addedEos: false };
   }
   if (example.kind === "chat" && example.tools) seen.tools = true;
-  return maskText(tokenizer, renderExample(example, rendering, tokenizer, o.trainOn ?? "answers"));
+  return mask(example, rendering, o.trainOn ?? "answers", tokenizer, seen);
+}
+
+function mask(
+  example: Exclude<Example, { kind: "preference" }>,
+  rendering: Rendering,
+  trainOn: NonNullable<PrepareOptions["trainOn"]>,
+  tokenizer: Tokenizer,
+  seen: Seen,
+): Masked {
+  const marked = renderExample(example, rendering, tokenizer, trainOn);
+  seen.suspicions.look(example, marked.chat ? marked.text : null);
+  if (trainOn === "all" && example.kind === "chat") seen.weights ||= example.messages.some((m) => m.weight === 0);
+  return maskText(tokenizer, marked);
+}
+
+/** A whole text of white space alone; between the pieces of a long file it may stand. */
+function isEmpty({ text, raw }: Extract<Example, { kind: "text" }>): boolean {
+  return text.trim() === "" && (!raw || (raw.first && raw.last));
 }
 
 /** Cuts the row at the right, counts it, and keeps it when something in it is trained. */
@@ -131,18 +174,17 @@ function nothingTrained(counts: Counts, o: PrepareOptions): DataError {
     `Cannot train: in none of ${counts.records} records is a token to train on` +
       (counts.truncatedRows
         ? `; ${counts.truncatedRows} are longer than ${o.maxLength} tokens and were cut before the answer, so raise max_seq_length`
-        : "; the answers are empty"),
+        : "; the texts to train on are empty"),
   );
 }
 
 function describe(dataset: Dataset, tokenizer: Tokenizer, o: PrepareOptions, seen: Seen): string[] {
-  const kind = { alpaca: "instruction", sharegpt: "chat", messages: "chat" }[dataset.format as string] ??
-    dataset.format;
-  const rendering = chooseRendering(kind as Example["kind"], o.template ?? "auto", tokenizer);
-  const template =
-    { chat: "the model's chat template", alpaca: "the Alpaca template", plain: "none, the text as it is" }[rendering];
+  const names = { chat: "the model's chat template", alpaca: "the Alpaca template", plain: "none, the text as it is" };
+  // Files of plain text are cut into chunks and never rendered.
+  const renderings: Rendering[] = seen.renderings.size ? [...seen.renderings] : ["plain"];
+  const template = renderings.map((r) => names[r]).join(" and ");
   const what = { answers: "answers", last: "the last answer of each chat", all: "every token" }[o.trainOn ?? "answers"];
-  const all = rendering === "plain" && dataset.format === "text";
+  const all = dataset.format === "text";
   const bos = tokenizer.addBos ? `BOS ${tokenizer.piece(tokenizer.bos!)} once` : "no BOS";
   const notes = [
     `Template: ${template}; trained: ${all ? "every token" : what}; ${bos}; EOS ${tokenizer.piece(tokenizer.eos[0]!)}`,
@@ -151,11 +193,12 @@ function describe(dataset: Dataset, tokenizer: Tokenizer, o: PrepareOptions, see
   if (seen.tools && !knowsTools(tokenizer)) {
     notes.push("The chat template knows no functions: they are written into the messages as Qwen2.5 writes them");
   }
-  if (seen.addedEos && rendering === "chat") {
+  if (seen.weights) notes.push("Turns of weight 0 are trained too, since every token is");
+  if (seen.addedEos && seen.renderings.has("chat")) {
     notes.push(`EOS put after ${seen.addedEos} chats, since the template does not end them`);
   }
   if (seen.split) {
     notes.push(`${seen.split} answers begin or end inside a token; it counts to the part it reaches into`);
   }
-  return notes;
+  return [...notes, ...seen.suspicions.notes()];
 }

@@ -116,7 +116,7 @@ export function renderChat(
   if (trainOn === "all") return { text, spans: [[0, text.length]], chat: true };
   const answers = turns.map((m, i) => m.role === "assistant" ? i : -1).filter((i) => i >= 0);
   if (answers.length === 0) throw new DataError("Cannot train on a chat without an assistant's turn");
-  const wanted = trainOn === "last" ? answers.slice(-1) : answers;
+  const wanted = (trainOn === "last" ? answers.slice(-1) : answers).filter((i) => turns[i]!.weight !== 0);
   const spans = wanted.map((i) => spanByPrefix(chat, turns, i, text) ?? spanByContent(chat, turns, i, text, tokenizer));
   spans.forEach((span, n) => {
     if (span && (n === 0 || spans[n - 1]![1] <= span[0])) return;

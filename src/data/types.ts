@@ -1,9 +1,12 @@
 /** What flows from a dataset to a training step. @module */
 import type { Message } from "../tokenizer/types.ts";
 
-/** One record after its format was recognised. */
+/**
+ * One record after its format was recognised. A message with `weight` 0 is not trained; `wanted` says whether the answer
+ * is one to learn, where the records are rated.
+ */
 export type Example =
-  | { kind: "chat"; messages: Message[]; tools?: unknown[] }
+  | { kind: "chat"; messages: Message[]; tools?: unknown[]; wanted?: boolean }
   | {
     kind: "instruction";
     instruction: string;
@@ -12,7 +15,7 @@ export type Example =
     system?: string;
     history?: [string, string][];
   }
-  | { kind: "completion"; prompt: string; completion: string }
+  | { kind: "completion"; prompt: string; completion: string; wanted?: boolean }
   | { kind: "text"; text: string; raw?: RawPart }
   | { kind: "preference"; prompt: Message[]; chosen: Message[]; rejected: Message[]; tools?: unknown[] };
 

@@ -61,6 +61,32 @@ describe("records are recognised and read", () => {
       prompt: "p",
       completion: "c",
     }],
+    [
+      "completion in messages",
+      { prompt: [user("p"), assistant("x"), user("q")], completion: [assistant("c")] },
+      "completion",
+      { kind: "chat", messages: [user("p"), { ...assistant("x"), weight: 0 }, user("q"), assistant("c")] },
+    ],
+    ["completion that is rated", { prompt: "p", completion: "c", label: false }, "completion", {
+      ...{ kind: "completion", prompt: "p", completion: "c", wanted: false },
+    }],
+    [
+      "weights of turns",
+      { messages: [user("p"), { ...assistant("x"), weight: 0 }, user("q"), { ...assistant("c"), weight: 1 }] },
+      "messages",
+      { kind: "chat", messages: [user("p"), { ...assistant("x"), weight: 0 }, user("q"), assistant("c")] },
+    ],
+    [
+      "weights of ShareGPT's turns, and one system prompt said twice",
+      {
+        system: "s",
+        conversations: [{ from: "system", value: "s" }, { from: "human", value: "p", weight: null }, {
+          ...{ from: "gpt", value: "x", train: false },
+        }],
+      },
+      "sharegpt",
+      { kind: "chat", messages: [{ role: "system", content: "s" }, user("p"), { ...assistant("x"), weight: 0 }] },
+    ],
     ["text", { text: "t", meta: {} }, "text", { kind: "text", text: "t" }],
     ["preference of texts", { prompt: "p", chosen: "c", rejected: "r" }, "preference", {
       ...{ kind: "preference", prompt: [user("p")], chosen: [assistant("c")], rejected: [assistant("r")] },
@@ -121,8 +147,11 @@ describe("the format", () => {
   });
   test("that is not recognised is refused with the columns there are", async () => {
     await expect(openDataset([{ foo: 1, bar: 2 }])).rejects.toThrow(
-      /have foo, bar and the formats are .*map the columns/,
+      /have foo, bar and the formats are .*map the columns, for example --columns instruction=foo/,
     );
+    await expect(openDataset([{}])).rejects.toThrow("give records that have columns");
+    await expect(openDataset([{ text: "a" }, { messages: [] }])).rejects.toThrow("the records are of several kinds");
+    await expect(openDataset([{ input_ids: [1], labels: [1] }])).rejects.toThrow("tokenised already");
   });
   test("can be told, and is refused when it does not fit", async () => {
     const rows = [{ instruction: "i", output: "o", text: "t" }];
@@ -156,13 +185,15 @@ describe("broken records", () => {
   });
   const cases: [string, Record<string, unknown>, string][] = [
     ["a message without a role", { messages: [{ content: "x" }] }, "a message has no role"],
-    ["a chat without an answer", { messages: [user("q")] }, "no message is the assistant's"],
+    ["a chat without an answer", { messages: [user("q")] }, "no message has the role 'assistant': its roles are user"],
     ["an image", { messages: [{ role: "user", content: [{ type: "image" }] }] }, "a part of type 'image'"],
     ["an unknown speaker", { conversations: [{ from: "bard?", value: "x" }] }, "from 'bard?'"],
     ["a call that is not JSON", { conversations: [{ from: "function_call", value: "f(x)" }] }, "not JSON"],
     ["a null answer", { instruction: "i", output: null }, "its 'output' is null and should be a text"],
     ["an empty list", { messages: [] }, "its 'messages' is empty"],
     ["tools that are no list", { messages: [assistant("a")], tools: "{}" }, "its 'tools' is an object"],
+    ["two system prompts", { system: "a", conversations: [{ from: "system", value: "b" }] }, "'system' says one thing"],
+    ["half a weight", { messages: [{ ...assistant("a"), weight: 0.5 }] }, "a message's weight is 0.5"],
     ["preferences without a prompt", { chosen: "a", rejected: "b" }, "it has no prompt"],
   ];
   for (const [name, record, words] of cases) {

@@ -70,6 +70,12 @@ describe("prepare", () => {
     expect(shown(tiny, got.at(0))).toMatch(/\[good<\|im_end\|>\n\]$/);
     expect(notes.join("\n")).toContain("chosen answers alone");
   });
+  test("refuses rated answers unless told to train on the wanted ones", async () => {
+    const rows = [{ ...pair("p", "good"), label: true }, { ...pair("p", "bad"), label: false }];
+    await expect(prepared(rows)).rejects.toThrow("'label' says whether its answer is wanted");
+    const { rows: got, counts } = await prepared(rows, { preference: "chosen" });
+    expect([got.length, counts.dropped, shown(tiny, got.at(0))]).toEqual([1, 1, "p[good</s>]"]);
+  });
   test("refuses a broken record met late with file and line, and removes its temporary file", async () => {
     const path = join(root, "late.jsonl");
     const good = JSON.stringify(pair("p", "c".repeat(50)));
@@ -182,9 +188,17 @@ describe("an example is shown", () => {
   const ids = Int32Array.from([BOS, ...bytes("q\n"), ...bytes("é\x07"), EOS]);
   const r = { ids, weights: Uint8Array.from([0, 0, 0, 1, 1, 1, 1]), source: 0, truncated: 0 };
   test("token by token, trained ones in brackets, control characters harmless", () => {
-    expect(showExample(r, tiny)).toBe("<s>q⏎\n[Ã][©][·][</s>]");
+    expect(showExample(r, tiny)).toBe("<s>q⏎\n[é][·][</s>]");
   });
-  test("in colour", () => expect(showExample(r, tiny, { color: true })).toBe("<s>q⏎\n\x1b[32mÃ©·</s>\x1b[0m"));
+  test("with bytes that are no character as they stand in the vocabulary", () => {
+    const cut = {
+      ...r,
+      ids: Int32Array.from([BOS, ...bytes("👍").slice(0, 2), 113]),
+      weights: Uint8Array.from([0, 0, 1, 1]),
+    };
+    expect(showExample(cut, tiny)).toBe("<s>ð[Ł][q]");
+  });
+  test("in colour", () => expect(showExample(r, tiny, { color: true })).toBe("<s>q⏎\n\x1b[32mé·</s>\x1b[0m"));
   test("with its middle left out when it is long", () => {
     expect(showExample(r, tiny, { limit: 4 })).toBe("<s>q … 3 tokens … [·][</s>]");
   });

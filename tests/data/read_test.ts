@@ -39,7 +39,7 @@ describe(".jsonl", () => {
         "the line is empty",
         "it is not JSON",
         "the record is an array and should be an object",
-        "it is not UTF-8",
+        "it is not UTF-8; save the file as UTF-8",
       ],
       undefined,
     ]);
@@ -69,6 +69,29 @@ describe(".json", () => {
     ]);
     expect((await read("b.json", '[{"a":1},{"a"')).at(-1)!.bad).toBe("the file ends inside the array");
   });
+  test("names what follows the array, which would be lost without a word", async () => {
+    const row = '[{"a":1}]';
+    for (const more of [row, "garbage", `${" ".repeat(3 << 20)}${row}`]) {
+      const records = await read("a.json", `${row}\n${more}`);
+      expect(brief(records)).toEqual([[1, { a: 1 }], [2, "it stands after the end of the array"]]);
+    }
+    expect(brief(await read("a.json", `${row}\n \r\n`))).toEqual([[1, { a: 1 }]]);
+  });
+  test("names a key that stands twice in a record, whatever else looks like one", async () => {
+    const records = await read("a.json", '[{"a":"b","b":1,"a":2},\n{"a":"a","b":{"a":[{"a":1}]},"c":"\\"a\\":"}]');
+    expect(brief(records)).toEqual([[1, "it has 'a' twice"], [2, { a: "a", b: { a: [{ a: 1 }] }, c: '"a":' }]]);
+  });
+  test("is UTF-8 or refused, an object over several lines too", async () => {
+    for (const name of ["a.json", "a.jsonl", "a.csv", "a.txt"]) {
+      for (const order of ["le", "be"]) {
+        const bytes = Buffer.from('[{"a":1}]', "utf16le");
+        await expect(read(name, order === "le" ? bytes : bytes.swap16())).rejects.toThrow(
+          "in UTF-16; save the file as",
+        );
+      }
+    }
+    await expect(read("a.json", Buffer.from('{\n"text": "caf\xe9"\n}', "latin1"))).rejects.toThrow("not UTF-8");
+  });
   test("takes an empty array, lines under this name, and an object around the records", async () => {
     expect(await read("a.json", "[ ]")).toEqual([]);
     expect(brief(await read("a.json", '{"a":1}\n{"a":2}\n'))).toEqual([[1, { a: 1 }], [2, { a: 2 }]]);
@@ -95,6 +118,9 @@ describe(".csv and .tsv", () => {
     ]);
     expect(brief(await read("a.tsv", "q\ta\n1\t2"))).toEqual([[2, { q: "1", a: "2" }]]);
     expect((await read("a.csv", 'q,a\n"1,2\n3,4\n')).at(-1)).toMatchObject({ line: 2, bad: "a quote is not closed" });
+    expect(brief(await read("a.csv", 'q,a\n"1"x,2\n3,4\n'))).toEqual([
+      ...[[2, "text follows a closing quote"], [3, { q: "3", a: "4" }]],
+    ]);
   });
   test("refuse a column that stands twice and bytes that are not UTF-8", async () => {
     await expect(read("a.csv", "q,q\n1,2")).rejects.toThrow("column 'q' twice");
@@ -117,6 +143,7 @@ describe(".parquet", () => {
     });
   }
   test("broken gives a DataError with the file", async () => {
+    await expect(read("a.parquet", "")).rejects.toThrow("its 0 bytes are no Parquet file");
     await expect(read("a.parquet", "PAR1 not really")).rejects.toThrow(DataError);
   });
 });

@@ -79,6 +79,12 @@ describe("a chat", () => {
       `<|im_start|>[${(text + "a<|im_end|>\n" + more).slice(12)}b<|im_end|>\n]`,
     );
   });
+  test("does not train turns of weight 0, unless every token is trained", () => {
+    const weighed = chat(user("q"), { ...assistant("a"), weight: 0 }, user("r"), assistant("b"));
+    expect(shown(tiny, render(tiny, weighed, "chat"))).toBe(`${text}a<|im_end|>\n${more}[b<|im_end|>\n]`);
+    const none = chat(user("q"), { ...assistant("a"), weight: 0 });
+    expect(shown(tiny, render(tiny, none, "chat"))).toBe(`${text}a<|im_end|>\n`);
+  });
   test("gets an EOS where the template writes none, and none after a user's turn", () => {
     const bare = withTemplate(tiny, "{% for m in messages %}{{ m.role[0] }}:{{ m.content }}\n{% endfor %}");
     const prompting = withTemplate(tiny, bare.template + "{% if add_generation_prompt %}a:{% endif %}");

@@ -90,6 +90,28 @@ export function callsOf(value: unknown): unknown[] {
 
 /** Refuses conversations nothing can be learnt from. */
 export function withAnswer(messages: Message[]): Message[] {
-  if (!messages.some((m) => m.role === "assistant")) throw new DataError("no message is the assistant's");
-  return messages;
+  if (messages.some((m) => m.role === "assistant")) return messages;
+  const roles = [...new Set(messages.map((m) => m.role))].join(", ");
+  throw new DataError(`no message has the role 'assistant': its roles are ${roles}`);
+}
+
+/** The turns after a record's own system prompt. @throws {DataError} when the turns have another one */
+export function withSystem(system: string | undefined, turns: Message[]): Message[] {
+  const own = turns[0]?.role === "system" ? turns[0].content : undefined;
+  if (system === undefined || own === system) return turns;
+  if (own !== undefined) {
+    throw new DataError("its 'system' says one thing and its first turn, from the system, another");
+  }
+  return [{ role: "system", content: system }, ...turns];
+}
+
+/**
+ * Whether a turn is trained, as OpenAI's files say it (`weight` 0 or 1) and as axolotl's do (`train`); nothing: it is.
+ * @throws {DataError} for a share of a weight, which nobody here can honour
+ */
+export function weightOf({ weight, train }: { weight?: unknown; train?: unknown }): { weight?: 0 } {
+  if (weight !== undefined && weight !== null && weight !== 0 && weight !== 1) {
+    throw new DataError(`a message's weight is ${JSON.stringify(weight)} and should be 0 or 1`);
+  }
+  return weight === 0 || train === false ? { weight: 0 } : {};
 }

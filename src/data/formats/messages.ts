@@ -1,7 +1,7 @@
 /** A list of `{ role, content }`, as OpenAI's chat and transformers have it; optional `tools`. @module */
 import { DataError } from "../../core/errors.ts";
 import type { Message } from "../../tokenizer/types.ts";
-import { callsOf, type Format, kindOf, listOf, toolsOf, withAnswer } from "./format.ts";
+import { callsOf, type Format, kindOf, listOf, toolsOf, weightOf, withAnswer } from "./format.ts";
 
 export const messages: Format = {
   name: "messages",
@@ -22,9 +22,10 @@ export function readMessage(value: unknown): Message {
   const m = value as Record<string, unknown>;
   if (typeof m.role !== "string") throw new DataError("a message has no role");
   const calls = Array.isArray(m.tool_calls) && m.tool_calls.length > 0 ? callsOf(m.tool_calls) : undefined;
-  const { tool_calls: _, ...rest } = m;
+  const { tool_calls: _, weight: __, train: ___, ...rest } = m;
   return {
     ...rest,
+    ...weightOf(m),
     role: m.role,
     content: contentOf(m.content, calls !== undefined),
     ...(calls ? { tool_calls: calls } : {}),

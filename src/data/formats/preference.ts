@@ -1,7 +1,7 @@
 /** A chosen and a rejected answer to the same prompt: texts, messages or ShareGPT turns. @module */
 import { DataError } from "../../core/errors.ts";
 import type { Message } from "../../tokenizer/types.ts";
-import { type Format, kindOf, listOf, optionalText, toolsOf } from "./format.ts";
+import { type Format, kindOf, listOf, optionalText, toolsOf, withSystem } from "./format.ts";
 import { readTurn } from "./sharegpt.ts";
 
 export const preference: Format = {
@@ -39,13 +39,12 @@ function answerOf(value: unknown, column: string): Message[] {
 
 function promptOf(record: Readonly<Record<string, unknown>>): Message[] | undefined {
   const system = optionalText(record, "system");
-  const first: Message[] = system === undefined ? [] : [{ role: "system", content: system }];
-  if (record.conversations !== undefined) return [...first, ...listOf(record, "conversations").map(readTurn)];
-  if (Array.isArray(record.prompt)) return [...first, ...listOf(record, "prompt").map(readTurn)];
+  if (record.conversations !== undefined) return withSystem(system, listOf(record, "conversations").map(readTurn));
+  if (Array.isArray(record.prompt)) return withSystem(system, listOf(record, "prompt").map(readTurn));
   const asked = optionalText(record, "prompt") ?? optionalText(record, "instruction");
   if (asked === undefined) return undefined;
   const input = "instruction" in record ? optionalText(record, "input") : undefined;
-  return [...first, { role: "user", content: input === undefined ? asked : `${asked}\n${input}` }];
+  return withSystem(system, [{ role: "user", content: input === undefined ? asked : `${asked}\n${input}` }]);
 }
 
 const same = (a: Message, b: Message) => JSON.stringify(a) === JSON.stringify(b);

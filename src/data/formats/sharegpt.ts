@@ -1,7 +1,18 @@
 /** A list of `{ from, value }` under "conversations", as ShareGPT and LLaMA-Factory have it; optional `system` and `tools`. @module */
 import { DataError } from "../../core/errors.ts";
 import type { Message } from "../../tokenizer/types.ts";
-import { callsOf, type Format, kindOf, listOf, optionalText, parsed, toolsOf, withAnswer } from "./format.ts";
+import {
+  callsOf,
+  type Format,
+  kindOf,
+  listOf,
+  optionalText,
+  parsed,
+  toolsOf,
+  weightOf,
+  withAnswer,
+  withSystem,
+} from "./format.ts";
 import { readMessage } from "./messages.ts";
 
 /** Who speaks, in words of a chat template. */
@@ -27,9 +38,8 @@ export const sharegpt: Format = {
   read(record) {
     const system = optionalText(record, "system");
     const tools = toolsOf(record);
-    const turns = listOf(record, "conversations").map(readTurn);
-    const first: Message[] = system === undefined ? [] : [{ role: "system", content: system }];
-    return { kind: "chat", messages: withAnswer([...first, ...turns]), ...(tools ? { tools } : {}) };
+    const turns = withSystem(system, listOf(record, "conversations").map(readTurn));
+    return { kind: "chat", messages: withAnswer(turns), ...(tools ? { tools } : {}) };
   },
 };
 
@@ -43,6 +53,7 @@ export function readTurn(turn: unknown): Message {
   const role = typeof from === "string" ? ROLES[from] : undefined;
   if (!role) throw new DataError(`a turn is from '${from}' and should be from one of ${Object.keys(ROLES).join(", ")}`);
   if (typeof value !== "string") throw new DataError(`a turn's value is ${kindOf(value)} and should be a text`);
-  if (role !== "call") return { role, content: value };
-  return { role: "assistant", content: "", tool_calls: callsOf(parsed(value, "function_call")) };
+  const weight = weightOf(turn);
+  if (role !== "call") return { role, content: value, ...weight };
+  return { role: "assistant", content: "", tool_calls: callsOf(parsed(value, "function_call")), ...weight };
 }

@@ -1,6 +1,6 @@
 /** Comma-separated values as RFC 4180 has them: a header, quoted fields that may hold separators and line ends. @module */
 import { DataError } from "../../core/errors.ts";
-import { readPieces } from "./lines.ts";
+import { NOT_UTF8, readPieces } from "./lines.ts";
 import type { RawRecord } from "./record.ts";
 
 /** Fields of one record and the line it begins on. */
@@ -18,6 +18,7 @@ export function* readCsv(path: string): Generator<RawRecord> {
   const rows = splitFields(path, path.toLowerCase().endsWith(".tsv") ? "\t" : null);
   const head = rows.next();
   if (head.done) return;
+  if (head.value.bad) throw new DataError(`Cannot read '${path}' line 1: ${head.value.bad}`, path, 1);
   const names = head.value.fields.map((n) => n.trim());
   const twice = names.find((n, i) => names.indexOf(n) < i);
   if (twice !== undefined) throw new DataError(`Cannot read '${path}': it has the column '${twice}' twice`, path, 1);
@@ -38,7 +39,7 @@ function* readText(path: string): Generator<string> {
     for (const piece of readPieces(path)) yield utf8.decode(piece, { stream: true });
     yield utf8.decode();
   } catch (e) {
-    if (e instanceof TypeError) throw new DataError(`Cannot read '${path}': it is not UTF-8`, path);
+    if (e instanceof TypeError) throw new DataError(`Cannot read '${path}': ${NOT_UTF8}`, path);
     throw e;
   }
 }
@@ -52,7 +53,7 @@ function guessSeparator(text: string): string {
 function* splitFields(path: string, given: string | null): Generator<Fields> {
   let separator = given, line = 1, begin = 1, field = "", fields: string[] = [];
   // Inside quotes; after a quote that may close them or be the first of two; nothing read of this record yet.
-  let quoted = false, maybe = false, fresh = true, wasReturn = false;
+  let quoted = false, maybe = false, fresh = true, wasReturn = false, bad: string | undefined;
   for (const text of readText(path)) {
     separator ??= guessSeparator(text);
     for (let i = 0; i < text.length; i++) {
@@ -70,6 +71,7 @@ function* splitFields(path: string, given: string | null): Generator<Fields> {
           continue;
         }
         quoted = false;
+        if (c !== separator && c !== "\n" && c !== "\r") bad = "text follows a closing quote";
       }
       const afterReturn = wasReturn;
       wasReturn = c === "\r";
@@ -82,13 +84,13 @@ function* splitFields(path: string, given: string | null): Generator<Fields> {
         fields.push(field);
         field = "";
       } else if (c === "\n" || c === "\r") {
-        yield { line: begin, fields: [...fields, field] };
-        [field, fields, fresh, begin] = ["", [], true, line];
+        yield { line: begin, fields: [...fields, field], bad };
+        [field, fields, fresh, begin, bad] = ["", [], true, line, undefined];
         continue;
       } else field += c;
       fresh = false;
     }
   }
   if (quoted && !maybe) yield { line: begin, fields, bad: "a quote is not closed" };
-  else if (!fresh) yield { line: begin, fields: [...fields, field] };
+  else if (!fresh) yield { line: begin, fields: [...fields, field], bad };
 }

@@ -6,10 +6,10 @@
 import { Buffer, isUtf8 } from "node:buffer";
 import { readFileSync, statSync } from "node:fs";
 import { DataError } from "../../core/errors.ts";
-import { readJsonLines, readLines, readPieces } from "./lines.ts";
+import { NOT_UTF8, readJsonLines, readLines, readPieces } from "./lines.ts";
 import { parseRecord, type RawRecord, recordOf } from "./record.ts";
 
-const [QUOTE, BACKSLASH, OPEN, CLOSE, OPEN_OBJECT, CLOSE_OBJECT, COMMA, NEWLINE] = Buffer.from('"\\[]{},\n');
+const [QUOTE, BACKSLASH, OPEN, CLOSE, OPEN_OBJECT, CLOSE_OBJECT, COMMA, NEWLINE, SPACE] = Buffer.from('"\\[]{},\n ');
 
 /** Largest file that is parsed whole, in bytes: only for an object around the array. */
 const WHOLE = 1 << 29;
@@ -26,7 +26,7 @@ export function* readJson(path: string): Generator<RawRecord> {
 /** The first line that has text, from its first character on. */
 function firstText(path: string): string | undefined {
   for (const { text, number } of readLines(path)) {
-    if (text === null) throw new DataError(`Cannot read '${path}' line ${number}: it is not UTF-8`, path, number);
+    if (text === null) throw new DataError(`Cannot read '${path}' line ${number}: ${NOT_UTF8}`, path, number);
     if (text.trim() !== "") return text.trim();
   }
 }
@@ -50,7 +50,9 @@ function* readLinesOrOne(path: string): Generator<RawRecord> {
 function* readWhole(path: string): Generator<RawRecord> {
   const size = statSync(path).size;
   if (size > WHOLE) throw new DataError(`Cannot read '${path}': one object of ${size} bytes; use .jsonl`, path, 1);
-  const record = parseRecord(readFileSync(path, "utf8").replace(/^\ufeff/, ""), path, 1);
+  const bytes = readFileSync(path);
+  if (!isUtf8(bytes)) throw new DataError(`Cannot read '${path}': ${NOT_UTF8}`, path);
+  const record = parseRecord(bytes.toString("utf8").replace(/^\ufeff/, ""), path, 1);
   const rows = record.value && rowsIn(record.value);
   if (!rows) return yield record;
   yield* rows.map((r) => recordOf(r, path, 1));
@@ -81,6 +83,17 @@ class ElementScanner {
   #escaped = false;
   #parts: Uint8Array[] = [];
 
+  /** Line of the first text after the array, once there is one. */
+  after: number | null = null;
+
+  /** Looks for text after the array: a second array or a torn file, which nobody would miss. */
+  seek(piece: Uint8Array): void {
+    for (const b of piece) {
+      if (b === NEWLINE) this.line++;
+      else if (b > SPACE) this.after ??= this.line;
+    }
+  }
+
   /** Elements that end in this piece, as texts with their lines. */
   *scan(piece: Uint8Array): Generator<Element> {
     let from = this.depth > 0 ? 0 : piece.length;
@@ -101,7 +114,7 @@ class ElementScanner {
         this.done = this.depth === 0;
         yield* this.#end(piece.subarray(from, i));
         from = i + 1;
-        if (this.done) return;
+        if (this.done) return this.seek(piece.subarray(from));
       }
     }
     if (from < piece.length) this.#parts.push(piece.slice(from));
@@ -123,17 +136,21 @@ function* readArray(path: string): Generator<RawRecord> {
   const scanner = new ElementScanner();
   let count = 0, hole: number | null = null;
   for (const piece of readPieces(path)) {
+    if (scanner.done) {
+      scanner.seek(piece);
+      continue;
+    }
     for (const { text, line } of scanner.scan(piece)) {
       if (hole !== null) yield { file: path, line: hole, bad: "there is nothing between two commas" };
       hole = null;
-      if (text === null) yield { file: path, line, bad: "it is not UTF-8" };
+      if (text === null) yield { file: path, line, bad: NOT_UTF8 };
       else if (text !== "") yield parseRecord(text, path, line);
       // Nothing between the brackets is an empty array; nothing before a comma or after the last one is a record missing.
       else if (count > 0 || !scanner.done) hole = line;
       count++;
     }
-    if (scanner.done) break;
   }
   if (hole !== null) yield { file: path, line: hole, bad: "a comma stands before the end of the array" };
   if (!scanner.done) yield { file: path, line: scanner.line, bad: "the file ends inside the array" };
+  if (scanner.after !== null) yield { file: path, line: scanner.after, bad: "it stands after the end of the array" };
 }

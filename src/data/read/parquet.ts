@@ -2,7 +2,7 @@
 import { type AsyncBuffer, type Compressors, parquetMetadataAsync, parquetReadObjects } from "hyparquet";
 import * as zlib from "node:zlib";
 import { DataError } from "../../core/errors.ts";
-import { openBytes } from "../../formats/bytes.ts";
+import { type ByteSource, openBytes } from "../../formats/bytes.ts";
 import { type RawRecord, recordOf } from "./record.ts";
 
 type Inflate = (bytes: Uint8Array) => Uint8Array;
@@ -30,6 +30,12 @@ function plain(value: unknown): unknown {
   return value;
 }
 
+/** Both ends of the file are "PAR1". */
+function checkMagic(source: ByteSource): void {
+  const { size } = source, has = (at: number) => new TextDecoder().decode(source.read(at, 4)) === "PAR1";
+  if (size < 12 || !has(0) || !has(size - 4)) throw new Error(`its ${size} bytes are no Parquet file`);
+}
+
 /** Records with the file's column names. @throws {DataError} when the file is broken or compressed in an unknown way */
 export async function* readParquet(path: string): AsyncGenerator<RawRecord> {
   const source = openBytes(path);
@@ -38,6 +44,7 @@ export async function* readParquet(path: string): AsyncGenerator<RawRecord> {
     slice: (from, to = source.size) => Promise.resolve(source.read(from, to - from).buffer),
   };
   try {
+    checkMagic(source);
     const metadata = await parquetMetadataAsync(file);
     let row = 0;
     for (const group of metadata.row_groups) {

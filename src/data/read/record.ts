@@ -29,5 +29,30 @@ export function parseRecord(text: string, file: string, line: number): RawRecord
   } catch (e) {
     return { file, line, bad: `it is not JSON (${(e as Error).message})` };
   }
-  return recordOf(value, file, line);
+  const record = recordOf(value, file, line), twice = record.value && repeatedKey(text, record.value);
+  return twice === undefined ? record : { file, line, bad: `it has '${twice}' twice` };
+}
+
+/** A key that stands twice in the object, of which JSON.parse would silently take the last. */
+function repeatedKey(text: string, value: Record<string, unknown>): string | undefined {
+  const mayRepeat = Object.keys(value).some((key) => {
+    const quoted = JSON.stringify(key), first = text.indexOf(quoted);
+    return first >= 0 && text.indexOf(quoted, first + quoted.length) >= 0;
+  });
+  if (!mayRepeat) return;
+  // A key is a string at depth 1 before a colon. The text has been parsed, so that strings and brackets are well-formed.
+  const seen = new Set<string>();
+  for (let i = 0, depth = 0; i < text.length; i++) {
+    const c = text[i]!;
+    if (c === "{" || c === "[") depth++;
+    else if (c === "}" || c === "]") depth--;
+    else if (c === '"') {
+      const from = i++;
+      for (; text[i] !== '"'; i++) if (text[i] === "\\") i++;
+      if (depth !== 1 || !/^\s*:/.test(text.slice(i + 1, i + 80))) continue;
+      const key = JSON.parse(text.slice(from, i + 1)) as string;
+      if (seen.has(key)) return key;
+      seen.add(key);
+    }
+  }
 }

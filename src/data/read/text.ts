@@ -1,5 +1,5 @@
 /** Plain text and Markdown: a file is one text, in pieces where it is long. @module */
-import { readLines } from "./lines.ts";
+import { NOT_UTF8, readLines } from "./lines.ts";
 import type { RawRecord } from "./record.ts";
 
 /** Characters of a piece; pieces end at line ends, so that few tokens are made otherwise than in the whole text. */
@@ -10,7 +10,7 @@ export function* readPlainText(path: string): Generator<RawRecord> {
   let lines: string[] = [], length = 0, first = true, begin = 1, last = 0;
   for (const { number, text } of readLines(path)) {
     if (text === null) {
-      yield { file: path, line: number, bad: "it is not UTF-8" };
+      yield { file: path, line: number, bad: NOT_UTF8 };
       continue;
     }
     if (length + text.length > PIECE && lines.length) {
