@@ -2,7 +2,7 @@
  * How fast is a LoRA step on the GPU? Llama-3.2-3B's shape with random weights, r = 16 on all seven linears, bf16, packed
  * sequences of 2048 tokens. The ceiling is that of the same run of bench/cuda_peers.py: GEMMs, attention, memory passes.
  *
- *   deno run -A bench/cuda_step.ts [--batch 4] [--checkpoint] [--steps 8] [--layers 28] [--chunk 2048] [--profile] [--model DIR]
+ *   deno run -A bench/cuda_step.ts [--batch 4] [--checkpoint] [--steps 8] [--layers 28] [--chunk 2048] [--fp8] [--profile] [--model DIR]
  *
  * --model: where the random model is written (6.4 GB) or was written before; --profile: steps without a graph, and a table of
  * the last one's launches.
@@ -18,7 +18,7 @@ import { openLibrary } from "../ffi/library.ts";
 import type { Backend } from "../src/core/backend.ts";
 import { Random } from "../src/core/philox.ts";
 import type { Batch } from "../src/data/types.ts";
-import { loadModel, openModel } from "../src/models/mod.ts";
+import { loadModel, openModel, roundSource } from "../src/models/mod.ts";
 import { createOptimizer } from "../src/train/optimizers.ts";
 import { Stepper } from "../src/train/step.ts";
 
@@ -31,6 +31,7 @@ const { values: flags } = parseArgs({
     chunk: { type: "string", default: "2048" },
     checkpoint: { type: "boolean", default: false },
     profile: { type: "boolean", default: false },
+    fp8: { type: "boolean", default: false },
     model: { type: "string", default: "/tmp/llama-3b-shape" },
   },
 });
@@ -163,7 +164,7 @@ function bound(t: Backend, k: string | symbol): unknown {
   return typeof v === "function" ? v.bind(t) : v;
 }
 
-const source = openModel(dir), loading = performance.now();
+const source = flags.fp8 ? roundSource(openModel(dir)) : openModel(dir), loading = performance.now();
 const model = await loadModel(source, {
   backend: be,
   lora: LORA,

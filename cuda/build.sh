@@ -40,7 +40,18 @@ fi
 # One object a source, kept under the hash of all it is made of; JOBS of them at a time.
 objects=.cuda/objects
 mkdir -p "$objects" cuda/prebuilt/linux-x64
-headers=$(cat cuda/host/*.h cuda/kernels/*.h cuda/kernels/*.cuh cuda/kernels/*.inc ffi/unsloth.h ffi/unsloth_ops.h | sha256sum)
+# A file and the project's headers it includes, each once, directly or not.
+with_headers() {
+  local files=("$1") i f dir
+  for ((i = 0; i < ${#files[@]}; i++)); do
+    dir=$(dirname "${files[i]}")
+    for f in $(sed -n 's/^#include "\(.*\)"/\1/p' "${files[i]}"); do
+      f=$(realpath --relative-to=. "$dir/$f")
+      [[ " ${files[*]} " == *" $f "* ]] || files+=("$f")
+    done
+  done
+  cat "${files[@]}"
+}
 compile() {
   case $1 in
     *.cu) nice -n 10 "$cu/bin/nvcc" --threads "${THREADS:-1}" "${device[@]}" -c -o "$2.tmp" "$1" ;;
@@ -50,7 +61,7 @@ compile() {
 list=()
 for f in cuda/host/*.cpp cuda/kernels/*.cu; do
   case $f in *.cu) flags=${device[*]} ;; *) flags=${cxx[*]} ;; esac
-  o=$objects/$(basename "$f").$(echo "$headers $(sha256sum <"$f") $flags" | sha256sum | cut -c1-24).o
+  o=$objects/$(basename "$f").$(echo "$(with_headers "$f" | sha256sum) $flags" | sha256sum | cut -c1-24).o
   list+=("$o")
   [ -f "$o" ] && continue
   while [ "$(jobs -rp | wc -l)" -ge "${JOBS:-2}" ]; do wait -n || true; done

@@ -315,6 +315,10 @@ export const OPS: { readonly [K in keyof Ops]: OpAbi<Parameters<Ops[K]>> } = {
       return [out, x, seed, stream >>> 0, Math.min(4294967295, Math.ceil(p * 4294967296)), 1 / (1 - p)];
     },
   },
+  quantizeFp8: {
+    args: args("out: tensor, = fp8_128 [R,C], rows from..from+n", "x: tensor, [n,C]", "from: u32, a multiple of 128"),
+    flatten: (out, x, from) => [out, x, from],
+  },
 };
 
 /** The operations in the order of the table. */

@@ -35,7 +35,7 @@ enum { US_OK = 0, US_UNSUPPORTED = 1, US_INVALID = 2, US_STALE = 3, US_MEMORY = 
 enum {
   US_F32 = 0, US_BF16 = 1, US_F16 = 2, US_I32 = 3, US_U8 = 4, US_FP8_E4M3 = 5, US_Q4_0 = 16, US_Q4_1 = 17,
   US_Q5_0 = 18, US_Q5_1 = 19, US_Q8_0 = 20, US_Q2_K = 21, US_Q3_K = 22, US_Q4_K = 23, US_Q5_K = 24,
-  US_Q6_K = 25, US_IQ4_NL = 26, US_IQ4_XS = 27, US_NF4 = 28
+  US_Q6_K = 25, US_IQ4_NL = 26, US_IQ4_XS = 27, US_NF4 = 28, US_FP8_128 = 29
 };
 enum { US_SILU = 0, US_GELU = 1, US_GELU_TANH = 2 };
 enum { US_RMS = 0, US_LAYER = 1 };
@@ -74,6 +74,7 @@ static inline uint64_t us_bytes(uint32_t dtype, uint64_t n) {
     case US_IQ4_NL: return n / 32 * 18;
     case US_IQ4_XS: return n / 256 * 136;
     case US_NF4: return n / 64 * 36;
+    case US_FP8_128: return n / 16384 * 32772;
     default: return 0;
   }
 }

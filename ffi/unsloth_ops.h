@@ -33,7 +33,8 @@
   " us_scale_cols:eb62154b" \
   " us_row_norm:0ca04ff9" \
   " us_divide:7709fb48" \
-  " us_dropout:4b612779"
+  " us_dropout:4b612779" \
+  " us_quantize_fp8:6d6a6b33"
 
 // Exports an operation that this library does not have. us_lacks is the library's own: it keeps a sentence for
 // us_last_error that names the symbol, and returns US_UNSUPPORTED.
@@ -321,4 +322,11 @@ typedef struct {
   float factor; // 1 / (1 - p)
 } us_dropout_args;
 US_API int32_t us_dropout(const us_dropout_args*);
+
+typedef struct {
+  us_tensor out; // = fp8_128 [R,C], rows from..from+n
+  us_tensor x; // [n,C]
+  uint32_t from; // a multiple of 128
+} us_quantize_fp8_args;
+US_API int32_t us_quantize_fp8(const us_quantize_fp8_args*);
 #endif

@@ -360,6 +360,10 @@ export class WasmBackend implements Backend {
     const args = [this.#f32(out), this.#f32(x), this.mem.at(seed), stream, threshold, n];
     this.pool.run("dropout", "dropout", units(n, SMALL_CHUNK), args, [1 / (1 - p)]);
   }
+
+  quantizeFp8(out: Tensor): void {
+    throw new ShapeError(`Cannot run quantizeFp8: WASM has no 8-bit matrix units and holds no ${out.dtype}`);
+  }
 }
 
 function flags(o: NormOpts): [number, number] {

@@ -2,6 +2,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "../kernels/gemm_sm90.h"
 #include "kernels.h"
 #include "pending.h"
 #include "state.h"
@@ -152,6 +153,7 @@ US_API uint32_t us_act_dtype(void) { return US_BF16; }
 
 US_API uint32_t us_supports(uint32_t dtype, uint32_t as) {
   if (dtype <= US_F16) return 1;
+  if (dtype == US_FP8_128) return as == US_AS_WEIGHT && has_sm90();
   return as == US_AS_WEIGHT && is_packed(static_cast<int>(dtype));
 }
 

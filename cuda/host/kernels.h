@@ -41,6 +41,8 @@ int col_dot(const Ten& out, const Ten& a, const Ten& b);
 int scale_cols(const Ten& out, const Ten& x, const Ten& s);
 int row_norm(const Ten& out, const Ten& w, const Ten& a, const Ten& b, float scale);
 int divide(const Ten& out, const Ten& a, const Ten& b);
+/** Rows from..from + x.rows of an fp8_128 weight (kernels/fp8.h) from a dense x. */
+int quantize_fp8(const Ten& out, const Ten& x, size_t from);
 int dropout(const Ten& out, const Ten& x, const Ten& seed, uint32_t stream_id, uint32_t threshold, float factor);
 
 }  // namespace us

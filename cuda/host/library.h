@@ -14,7 +14,7 @@ namespace us {
 enum Dtype {
   F32 = US_F32, BF16 = US_BF16, F16 = US_F16, I32 = US_I32, U8 = US_U8, FP8 = US_FP8_E4M3,
   Q4_0 = US_Q4_0, Q4_1 = US_Q4_1, Q5_0 = US_Q5_0, Q5_1 = US_Q5_1, Q8_0 = US_Q8_0, Q2_K = US_Q2_K, Q3_K = US_Q3_K,
-  Q4_K = US_Q4_K, Q5_K = US_Q5_K, Q6_K = US_Q6_K, IQ4_NL = US_IQ4_NL, IQ4_XS = US_IQ4_XS, NF4 = US_NF4,
+  Q4_K = US_Q4_K, Q5_K = US_Q5_K, Q6_K = US_Q6_K, IQ4_NL = US_IQ4_NL, IQ4_XS = US_IQ4_XS, NF4 = US_NF4, FP8_128 = US_FP8_128,
 };
 /** Read eight elements at a time through decode8: block formats and fp8. */
 inline bool is_packed(int dtype) { return dtype == FP8 || (dtype >= Q4_0 && dtype <= NF4); }
@@ -39,7 +39,7 @@ int capability();
 size_t shared_limit();
 
 /** Room for one purpose at a time; the slots do not disturb each other. */
-enum Scratch { SCRATCH_PARTS, SCRATCH_A, SCRATCH_B, SCRATCH_RING, SCRATCH_COUNT };
+enum Scratch { SCRATCH_PARTS, SCRATCH_A, SCRATCH_B, SCRATCH_RING, SCRATCH_FP8, SCRATCH_COUNT };
 /**
  * Device memory for one op, undefined contents, aligned to 256 bytes, valid until the slot is asked for again. Grows
  * outside captures only. Null, with the error set, when the device has no more or a capture needs more than any run before.

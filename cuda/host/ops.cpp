@@ -217,6 +217,10 @@ US_API int32_t us_divide(const us_divide_args* a) {
   return op({out(a->out), a->a, a->b}, [&](const Ten* t) { return divide(t[0], t[1], t[2]); });
 }
 
+US_API int32_t us_quantize_fp8(const us_quantize_fp8_args* a) {
+  return op({out(a->out), a->x}, [&](const Ten* t) { return quantize_fp8(t[0], t[1], a->from); });
+}
+
 US_API int32_t us_dropout(const us_dropout_args* a) {
   return op({out(a->out), a->x, a->seed}, [&](const Ten* t) {
     ONE_TYPE("dropout", t[0], t[1]);

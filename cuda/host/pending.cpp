@@ -2,6 +2,7 @@
 
 #include <vector>
 
+#include "../kernels/fp8.h"
 #include "../kernels/gemm_sm90.h"
 #include "../kernels/low_rank.h"
 #include "state.h"
@@ -25,7 +26,7 @@ struct Pending {
   std::vector<Shadow> shadows;
   size_t rows = 0;  // M of thins and products, N of talls: all waiting have it
   int dtype = 0, segments = 0;
-  bool thin_by_k = false, b_by_k = false;
+  bool thin_by_k = false, b_by_k = false, e4m3 = false;  // e4m3: products with an 8-bit weight
   size_t ring_at = 0;
   bool empty() const { return thins.empty() && products.empty() && talls.empty(); }
 };
@@ -73,7 +74,7 @@ void* ring(size_t bytes, int& rc) {
 
 size_t width(int dtype) { return us_bytes(static_cast<uint32_t>(dtype), 1); }
 Span a_of(const Gemm& g) { return {static_cast<const char*>(g.a), g.M * g.K * width(g.a_type)}; }
-Span b_of(const Gemm& g) { return {static_cast<const char*>(g.b), g.N * g.K * width(g.b_type)}; }
+Span b_of(const Gemm& g) { return {static_cast<const char*>(g.b), us_bytes(static_cast<uint32_t>(g.b_type), g.N * g.K)}; }
 Span c_of(const Gemm& g) { return {static_cast<const char*>(g.c), g.M * g.N * width(g.c_type)}; }
 
 /** Launches what waits unless it has these rows and this type. */
@@ -118,7 +119,7 @@ bool wait_or_join(const Gemm& g, int& rc) {
   if ((rc = admit(g.M, g.c_type))) return true;
   const Span bias{static_cast<const char*>(g.bias), g.bias ? g.N * width(g.bias_type) : 0};
   Product* x = g.beta == 1.0f && !g.bias ? waiting_for(g) : nullptr;
-  const bool alike = p.products.empty() || p.b_by_k == !g.trans_b;
+  const bool e4m3 = g.b_type == FP8_128, alike = p.products.empty() || (p.b_by_k == !g.trans_b && p.e4m3 == e4m3);
   const bool room = p.segments < MAX_SEGMENTS && (x || p.products.size() < MAX_PRODUCTS);
   if (!alike || !room || is_written(a_of(g)) || is_written(b_of(g)) || is_written(bias) || is_read(c_of(g)) ||
       (!x && is_written(c_of(g)))) {
@@ -127,12 +128,12 @@ bool wait_or_join(const Gemm& g, int& rc) {
   }
   forget_shadows(c_of(g));
   if (!x) {
-    p.b_by_k = !g.trans_b;
+    p.b_by_k = !g.trans_b, p.e4m3 = e4m3;
     p.products.push_back({g.c, g.bias, g.bias_type, g.N, 1.0f, g.beta == 1.0f ? g.c : nullptr, 0, {}});
     p.writes.push_back(c_of(g));
     x = &p.products.back();
   }
-  x->segment[x->segments++] = {g.a, g.b, g.K}, p.segments++;
+  x->segment[x->segments++] = e4m3 ? fp8_segment(g) : Segment{g.a, g.b, g.K}, p.segments++;
   for (const Span& s : {a_of(g), b_of(g), bias}) p.reads.push_back(s);
   return true;
 }
@@ -232,7 +233,7 @@ int flush_pending() {
   {
     Pending& all = pending();
     p.thins.swap(all.thins), p.products.swap(all.products), p.talls.swap(all.talls), p.casts.swap(all.casts);
-    p.rows = all.rows, p.dtype = all.dtype, p.thin_by_k = all.thin_by_k, p.b_by_k = all.b_by_k;
+    p.rows = all.rows, p.dtype = all.dtype, p.thin_by_k = all.thin_by_k, p.b_by_k = all.b_by_k, p.e4m3 = all.e4m3;
     all.reads.clear(), all.writes.clear(), all.segments = 0;
   }
   int rc = US_OK;
@@ -244,7 +245,9 @@ int flush_pending() {
     });
   }
   if (!rc && !p.products.empty()) {
-    rc = gemm_segmented(p.dtype, p.b_by_k, p.rows, p.products.data(), static_cast<int>(p.products.size()));
+    const int count = static_cast<int>(p.products.size());
+    rc = p.e4m3 ? gemm_fp8(p.dtype, p.b_by_k, p.rows, p.products.data(), count)
+                : gemm_segmented(p.dtype, p.b_by_k, p.rows, p.products.data(), count);
   }
   if (!rc) {
     rc = by_shape(p.talls, [&](const Tall* list, int count) {
@@ -274,7 +277,7 @@ bool defer_product(const Gemm& g, int& rc) {
   if (g.trans_a) return wait_tall(g, rc);
   if (g.c_type != g.a_type || reinterpret_cast<uintptr_t>(g.c) % 16) return false;
   if (g.b_type == F32) return join_low_rank(g, rc) || (rc == US_OK && wait_thin(g, rc));
-  return g.b_type == g.a_type && wait_or_join(g, rc);
+  return (g.b_type == g.a_type || g.b_type == FP8_128) && wait_or_join(g, rc);
 }
 
 bool defer_add(const Ten& out, const Ten& x) {

@@ -3,6 +3,7 @@
 #include "../host/kernels.h"
 #include "decode.cuh"
 #include "each.cuh"
+#include "fp8.h"
 
 namespace us {
 namespace {
@@ -177,6 +178,7 @@ int copy(const Ten& out, const Ten& x) {
     const cudaError_t e = cudaMemcpyAsync(out.p, x.p, out.bytes, cudaMemcpyDeviceToDevice, stream());
     return e == cudaSuccess ? launched("copy") : cuda_error("copy", e);
   }
+  if (x.dtype == FP8_128) return dequantize_fp8(out, x);
   US_FLOAT(out.dtype, T, return copy_to<T>(out, x));
   return 0;
 }

@@ -4,82 +4,12 @@
 // overlap the next tile's first loads. Arithmetic-bound: 2 M N K operations.
 #include "gemm_sm90.h"
 
-#include "gemm_epilogue.cuh"
-#include "sm90.cuh"
-#include "tensor_map.h"
+#include "gemm_tiles.cuh"
 
 namespace us {
 namespace {
 
-constexpr int BM = 128, BK = 64, CONSUMERS = 2, THREADS = 128 * (CONSUMERS + 1);
-constexpr int A_BYTES = BM * BK * 2, PANEL = 64 * 64 * 2;
-
-struct Params {
-  CUtensorMap a[MAX_SEGMENTS], b[MAX_SEGMENTS], c[MAX_PRODUCTS];
-  int k[MAX_SEGMENTS];
-  int first[MAX_PRODUCTS + 1];  // segments of product p: first[p] up to first[p + 1]
-  int tiles[MAX_PRODUCTS + 1];  // tiles of a cluster before product p
-  int N[MAX_PRODUCTS];
-  int M, rows;                  // rows: cluster rows (256 rows of c)
-  float alpha[MAX_PRODUCTS];
-  const void* addend[MAX_PRODUCTS];
-  const void* bias[MAX_PRODUCTS];
-  int bias_type[MAX_PRODUCTS];
-};
-
-template <int BN> struct Room {
-  static constexpr int B_BYTES = BN * BK * 2, STAGE = A_BYTES + B_BYTES, STAGES = BN == 256 ? 4 : 6;
-  static constexpr int EPILOGUE = STAGES * STAGE, BARRIERS = EPILOGUE + CONSUMERS * 2 * PANEL;
-  static constexpr int BYTES = BARRIERS + STAGES * 16 + 1024;  // and room to align to 1024
-};
-
-struct Tile { int product, row, col; };
-
-/**
- * Cluster rows that are walked together, so that 132 blocks touch few rows and few columns at a time. 4 of 2, 4, 8, 16, 32 was
- * best over the shapes of a 3B model on an H200 (bench/cuda_peers.py gemm).
- */
-constexpr int GROUP = 4;
-
-/** Which tile a number stands for: GROUP cluster rows of every column before the next rows. */
-__device__ __forceinline__ Tile tile_at(const Params& p, int products, int t) {
-  int q = 0;
-  while (q + 1 < products && t >= p.tiles[q + 1]) q++;
-  t -= p.tiles[q];
-  const int cols = (p.tiles[q + 1] - p.tiles[q]) / p.rows, a_group = GROUP * cols;
-  const int group = t / a_group, height = min(GROUP, p.rows - group * GROUP), rest = t - group * a_group;
-  return {q, group * GROUP + rest % height, rest / height};
-}
-
-__device__ __forceinline__ void store_matrices(uint32_t address, uint32_t a, uint32_t b, uint32_t c, uint32_t d) {
-  asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(address), "r"(a), "r"(b), "r"(c), "r"(d)
-               : "memory");
-}
-
-/** Adds bias and addend to the sums of 64 rows from m0, BN columns from n0; a wgmma accumulator's layout. */
-template <class T, int BN>
-__device__ __forceinline__ void add_rest(float (&acc)[BN / 2], const Params& p, int q, int m0, int n0) {
-  const int t = threadIdx.x % 128, row = m0 + t / 32 * 16 + t % 32 / 4;
-#pragma unroll
-  for (int j = 0; j < BN / 8; j++) {
-    const int col = n0 + j * 8 + t % 4 * 2;
-    if (col >= p.N[q]) continue;
-    if (p.bias[q]) {
-      float b[2][1];
-      load_any<1>(p.bias[q], p.bias_type[q], col, b[0]), load_any<1>(p.bias[q], p.bias_type[q], col + 1, b[1]);
-      acc[4 * j] += b[0][0], acc[4 * j + 1] += b[1][0], acc[4 * j + 2] += b[0][0], acc[4 * j + 3] += b[1][0];
-    }
-    if (p.addend[q]) {
-#pragma unroll
-      for (int h = 0; h < 2; h++) {
-        if (row + 8 * h >= p.M) continue;
-        const size_t i = static_cast<size_t>(row + 8 * h) * p.N[q] + col;
-        const float2 c = unpack2<T>(*reinterpret_cast<const uint32_t*>(static_cast<const T*>(p.addend[q]) + i));
-        acc[4 * j + 2 * h] += c.x, acc[4 * j + 2 * h + 1] += c.y;
-      }
-    }
-  }
-}
+using namespace tiles;
 
 template <class T, int BN, bool BT>
 __device__ __forceinline__ void produce(const Params& p, int products, uint8_t* smem, uint64_t* full, uint64_t* empty) {
@@ -110,22 +40,10 @@ __device__ __forceinline__ void produce(const Params& p, int products, uint8_t* 
   }
 }
 
-/**
- * STEPS products of 16 of k. Begin and commit stand in one straight line with them: with a branch between, the compiler
- * commits twice and every wait becomes a wait for all.
- */
-template <class T, int BN, bool BT, int STEPS>
-__device__ __forceinline__ void multiply(float (&acc)[BN / 2], uint64_t a, uint64_t b, int keep) {
-  sm90::wgmma_begin();
-#pragma unroll
-  for (int i = 0; i < STEPS; i++) sm90::Wgmma<T, BN, BT>::ss(acc, a + i * 2, b + i * (BT ? 128 : 2), i == 0 ? keep : 1);
-  sm90::wgmma_commit();
-}
-
 template <class T, int BN, bool BT>
 __device__ __forceinline__ void consume(const Params& p, int products, uint8_t* smem, uint64_t* full, uint64_t* empty) {
   using R = Room<BN>;
-  const int group = threadIdx.x / 128 - 1, t128 = threadIdx.x % 128, warp = t128 / 32, lane = t128 % 32;
+  const int group = threadIdx.x / 128 - 1, t128 = threadIdx.x % 128;
   const int rank = sm90::cluster_rank(), clusters = gridDim.x / 2;
   uint8_t* staged = smem + R::EPILOGUE + group * 2 * PANEL;
   auto release = [&](int stage) {
@@ -141,12 +59,7 @@ __device__ __forceinline__ void consume(const Params& p, int products, uint8_t* 
         sm90::wait(&full[stage], phase);
         const uint32_t at = sm90::shared_address(smem + stage * R::STAGE);
         const uint64_t a = sm90::operand(at + group * 64 * 128, 1024, 0), b = sm90::operand(at + A_BYTES, 1024, PANEL);
-        switch ((min(p.k[s] - k, BK) + 15) / 16) {  // less than 4 at the end of a K that is no multiple of 64: LoRA's rank
-          case 1: multiply<T, BN, BT, 1>(acc, a, b, keep); break;
-          case 2: multiply<T, BN, BT, 2>(acc, a, b, keep); break;
-          case 3: multiply<T, BN, BT, 3>(acc, a, b, keep); break;
-          default: multiply<T, BN, BT, 4>(acc, a, b, keep);
-        }
+        multiply_up_to_64<T, BN, BT>(acc, a, b, keep, p.k[s] - k);
         sm90::wgmma_wait<1>();
         if (before >= 0) release(before);
         before = stage, keep = 1;
@@ -156,36 +69,11 @@ __device__ __forceinline__ void consume(const Params& p, int products, uint8_t* 
     sm90::wgmma_wait<0>();
     sm90::pin(acc);
     if (before >= 0) release(before);
-    const int q = tile.product, m = (tile.row * 2 + rank) * BM + group * 64, n = tile.col * BN;
-#pragma unroll
-    for (int i = 0; i < BN / 2; i++) acc[i] *= p.alpha[q];
-    if (p.bias[q] || p.addend[q]) add_rest<T, BN>(acc, p, q, m, n);
-#pragma unroll
-    for (int panel = 0; panel < BN / 64; panel++) {
-      uint8_t* dst = staged + (panel & 1) * PANEL;
-      if (t128 == 0) sm90::store_wait_read<1>();
-      sm90::named_barrier(1 + group, 128);
-      const int row = warp * 16 + lane % 16;  // lanes 0-15: the first 8 columns' rows, lanes 16-31: the next 8 columns'
-#pragma unroll
-      for (int j = 0; j < 8; j += 2) {
-        const float* d = &acc[(panel * 8 + j) * 4];
-        const uint32_t to = sm90::shared_address(dst) + row * 128 + (((j + lane / 16) ^ (row & 7)) * 16);
-        store_matrices(to, pack2<T>(d[0], d[1]), pack2<T>(d[2], d[3]), pack2<T>(d[4], d[5]), pack2<T>(d[6], d[7]));
-      }
-      sm90::fence_async();
-      sm90::named_barrier(1 + group, 128);
-      if (t128 == 0 && n + panel * 64 < p.N[q] && m < p.M) sm90::store_2d(&p.c[q], dst, n + panel * 64, m);
-      if (t128 == 0) sm90::store_commit();
-    }
+    const int m = (tile.row * 2 + rank) * BM + group * 64;
+    write_tile<T, BN>(acc, p, tile.product, m, tile.col * BN, staged, group);
   }
   if (t128 == 0) sm90::store_wait_read<0>();
 }
-
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 900
-#define US_CLUSTER  // the empty kernels of older targets
-#else
-#define US_CLUSTER __cluster_dims__(2, 1, 1)
-#endif
 
 template <class T, int BN, bool BT>
 __global__ void US_CLUSTER __launch_bounds__(THREADS, 1)
@@ -212,39 +100,26 @@ gemm_sm90_kernel(const __grid_constant__ Params p, int products) {
 #endif
 }
 
-/** Rounds of tiles over the chip, each costing what BN costs: the measured rates of the two shapes are alike per element. */
+/** What a shape costs: the measured rates of the two are alike per element. */
 double cost(size_t M, const Product* products, int count, int BN) {
-  size_t tiles = 0;
-  for (int i = 0; i < count; i++) tiles += static_cast<size_t>(blocks(M, 2 * BM)) * blocks(products[i].N, BN);
-  const size_t clusters = multiprocessors() / 2, rounds = (tiles + clusters - 1) / clusters;
-  return static_cast<double>(rounds) * (BN == 256 ? 2.0 : 1.1);
+  return static_cast<double>(rounds_of(M, products, count, BN)) * (BN == 256 ? 2.0 : 1.1);
 }
 
 template <class T, int BN, bool BT> int run(size_t M, const Product* products, int count) {
   Params p{};
-  bool ok = true;
-  int s = 0;
-  p.M = static_cast<int>(M), p.rows = static_cast<int>(blocks(M, 2 * BM));
-  for (int i = 0; i < count; i++) {
-    const Product& x = products[i];
-    p.first[i] = s, p.N[i] = static_cast<int>(x.N), p.alpha[i] = x.alpha, p.addend[i] = x.addend;
-    p.bias[i] = x.bias, p.bias_type[i] = x.bias_type;
-    p.tiles[i + 1] = p.tiles[i] + p.rows * static_cast<int>(blocks(x.N, BN));
-    ok = ok && map_2d(&p.c[i], x.c, M, x.N, 64);
-    for (int j = 0; j < x.segments; j++, s++) {
-      const Segment& g = x.segment[j];
-      p.k[s] = static_cast<int>(g.K);
+  bool ok = describe(p, M, products, count, BN);
+  for (int i = 0, s = 0; i < count; i++) {
+    for (int j = 0; j < products[i].segments; j++, s++) {
+      const Segment& g = products[i].segment[j];
       ok = ok && map_2d(&p.a[s], g.a, M, g.K, BM);
-      ok = ok && (BT ? map_2d(&p.b[s], g.b, g.K, x.N, 64) : map_2d(&p.b[s], g.b, x.N, g.K, BN / 2));
+      ok = ok && (BT ? map_2d(&p.b[s], g.b, g.K, products[i].N, 64) : map_2d(&p.b[s], g.b, products[i].N, g.K, BN / 2));
     }
   }
-  p.first[count] = s;
   if (!ok) return fail(US_DEVICE, "Cannot run matmul: the driver refused a tensor map");
   const auto kernel = gemm_sm90_kernel<T, BN, BT>;
   const cudaError_t e = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, Room<BN>::BYTES);
   if (e != cudaSuccess) return cuda_error("matmul", e);
-  const int most = multiprocessors() / 2 * 2, need = 2 * p.tiles[count];
-  kernel<<<need < most ? need : most, THREADS, Room<BN>::BYTES, stream()>>>(p, count);
+  kernel<<<grid_of(p, count), THREADS, Room<BN>::BYTES, stream()>>>(p, count);
   return launched(count > 1 || products[0].segments > 1 ? "joined products" : "product");
 }
 

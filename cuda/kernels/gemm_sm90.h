@@ -11,7 +11,16 @@ constexpr int MAX_SEGMENTS = 6, MAX_PRODUCTS = 3, MAX_CASTS = 16;
 /** An f32 adapter rounded to 16 bits, times a factor. */
 struct Cast { const float* from; void* to; size_t count; float factor; };
 
-struct Segment { const void *a, *b; size_t K; };  // a [M,K]; b [N,K], or [K,N] when b_by_k
+/**
+ * a [M,K]; b [N,K], or [K,N] when b_by_k. With scales a and b are e4m3 and b is always [N,K]: a's scale is one a row, b's one
+ * for 128 x 128 elements, at [n / 128 * scale_n + k / 128 * scale_k].
+ */
+struct Segment {
+  const void *a, *b;
+  size_t K;
+  const float *b_scale = nullptr, *a_scale = nullptr;
+  int scale_n = 0, scale_k = 0;
+};
 struct Product {
   void* c;
   const void* bias;
@@ -31,5 +40,7 @@ bool has_sm90();
 bool fits_sm90(size_t M, size_t N, const Segment& s, bool b_by_k);
 /** `count` products of `dtype` (BF16 or F16) with at most MAX_SEGMENTS segments together. */
 int gemm_segmented(int dtype, bool b_by_k, size_t M, const Product* products, int count);
+/** The same where some segments are e4m3 with b_scale set; their a is still of `dtype` and is quantised here. */
+int gemm_fp8(int dtype, bool b_by_k, size_t M, Product* products, int count);
 
 }  // namespace us

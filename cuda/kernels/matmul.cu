@@ -4,6 +4,7 @@
 #include "../host/kernels.h"
 #include "../host/pending.h"
 #include "common.cuh"
+#include "fp8.h"
 #include "gemm.h"
 #include "low_rank.h"
 
@@ -63,19 +64,31 @@ int run_converted(Gemm g, const Ten& b, int type) {
   return US_OK;
 }
 
+/** Few rows, or f32 activations, with an 8-bit base weight: the whole weight in a's type first. */
+int run_dequantized(Gemm g, const Ten& b) {
+  Ten w = b;
+  w.dtype = g.a_type, w.bytes = us_bytes(static_cast<uint32_t>(w.dtype), w.numel);
+  w.p = static_cast<char*>(scratch(SCRATCH_B, w.bytes));
+  if (!w.p) return US_MEMORY;
+  if (const int rc = dequantize_fp8(w, b)) return rc;
+  g.b = w.p, g.b_type = w.dtype;
+  return run_engine(g);
+}
+
 }  // namespace
 
 int matmul(const Ten& c, const Ten& a, const Ten& b, const Ten& bias, bool trans_a, bool trans_b, float alpha, float beta) {
   Gemm g{a.p, b.p, bias.p, c.p, c.rows, c.cols, trans_a ? a.rows : a.cols, trans_a, trans_b,
          a.dtype, b.dtype, c.dtype, bias.dtype, alpha, beta, c.cols};
   if (a.dtype > F16 || c.dtype > F16) return unsupported("activations of element type", a.dtype > F16 ? a.dtype : c.dtype);
-  if (b.dtype > F16 && !is_packed(b.dtype)) return unsupported("weights of element type", b.dtype);
+  if (b.dtype > F16 && !is_packed(b.dtype) && b.dtype != FP8_128) return unsupported("weights of element type", b.dtype);
   if (is_packed(b.dtype) && b.cols % 8) return unsupported("packed rows of length", static_cast<long>(b.cols));
   if (g.M == 0 || g.N == 0) return US_OK;
   int rc;
   if (defer_product(g, rc)) return rc;
   const Span reads[] = {span_of(a), span_of(b), span_of(bias)}, writes[] = {span_of(c)};
   if ((rc = settle(reads, 3, writes, 1))) return rc;
+  if (b.dtype == FP8_128) return run_dequantized(g, b);
   const bool lines_up = g.K % 8 == 0 && aligned16(a.p, is_packed(b.dtype) ? nullptr : b.p);
   if (!trans_a && trans_b && g.M <= GEMV_ROWS && lines_up) return gemm_rows(g);
   if (is_thin(g)) {

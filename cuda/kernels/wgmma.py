@@ -30,6 +30,20 @@ def struct(name, n):
 }};'''
 
 
+def struct_e4m3(n):
+    r = n // 2
+    d = "{" + ", ".join(f"%{i}" for i in range(r)) + "}"
+    both = ", ".join(f'"+f"(d[{i}])' for i in range(r))
+    op = f"wgmma.mma_async.sync.aligned.m64n{n}k32.f32.e4m3.e4m3 {d}, "
+    return f'''/** 8-bit operands, both K-major: 32 of k a step. */
+struct WgmmaE4m3 {{
+  static __device__ __forceinline__ void ss(float (&d)[{r}], uint64_t a, uint64_t b, int keep) {{
+    asm volatile("{{\\n.reg .pred p;\\nsetp.ne.b32 p, %{r + 2}, 0;\\n{op}"
+                 "%{r}, %{r + 1}, p, 1, 1;\\n}}" : {both} : "l"(a), "l"(b), "r"(keep));
+  }}
+}};'''
+
+
 structs = [struct(name, n) for name in ("bf16", "f16") for n in (16, 32, 64, 128, 256)]
 path = os.path.join(os.path.dirname(os.path.abspath(__file__)), "wgmma.inc")
-open(path, "w").write("\n".join([HEAD, *structs]) + "\n")
+open(path, "w").write("\n".join([HEAD, *structs, struct_e4m3(128)]) + "\n")

@@ -25,6 +25,8 @@ const MODEL = {
     help: "Type of the activations; None: the backend's own (float32 on wasm)." },
   load_in_4bit: { kind: "flag", default: false, unsloth: true,
     help: "Quantise the base's linears to NF4 while loading (QLoRA). A GGUF in 4-bit blocks needs no flag." },
+  load_in_fp8: { kind: "flag", default: false,
+    help: "Round the base's linears to 8 bits (e4m3, a scale for 128 x 128) and multiply in 8 bits: NVIDIA Hopper GPUs." },
 } as const satisfies Group;
 
 // deno-fmt-ignore

@@ -46,6 +46,14 @@ const TRAIN_RULES: readonly Rule[] = [
       ? "Cannot use --adaptive_rank with --init_lora_weights pissa: it rewrites the base for the ranks it starts with"
       : null,
   needs("load_in_4bit", "adapters (--no_full_finetuning)", (c) => !(c.load_in_4bit && c.full_finetuning)),
+  needs("load_in_fp8", "adapters (--no_full_finetuning)", (c) => !(c.load_in_fp8 && c.full_finetuning)),
+  excludes("load_in_4bit", "load_in_fp8"),
+  (c) =>
+    c.load_in_fp8 && (c.use_dora || c.init_lora_weights === "pissa")
+      ? `Cannot use --load_in_fp8 with ${
+        c.use_dora ? "--use_dora" : "--init_lora_weights pissa"
+      }: it reads the base in more than 8 bits`
+      : null,
   (c) =>
     c.adaptive_rank && (c.adaptive_rank_target ?? 1) >= c.r
       ? `Cannot use --adaptive_rank: ranks of ${c.r} cannot come down to ${c.adaptive_rank_target ?? 1}; raise --r`

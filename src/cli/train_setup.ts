@@ -6,7 +6,14 @@
 import type { Backend } from "../core/backend.ts";
 import { ConfigError, MemoryError } from "../core/errors.ts";
 import type { Counts, Dataset } from "../data/mod.ts";
-import { type LoraOptions, type ModelSource, openModel, planTraining, quantizeSource } from "../models/mod.ts";
+import {
+  type LoraOptions,
+  type ModelSource,
+  openModel,
+  planTraining,
+  quantizeSource,
+  roundSource,
+} from "../models/mod.ts";
 import { loadTokenizer, type Tokenizer } from "../tokenizer/mod.ts";
 import {
   type AdaptiveRankOptions,
@@ -52,6 +59,7 @@ export async function setUp({ config, given }: Settings, be: Backend, context: C
   if (found.adapter) {
     throw new ConfigError(`Cannot train ${found.name}: it is an adapter; train its base, or go on with --resume`);
   }
+  checkFp8(config, be);
   const source = open(found.path, config), tokenizer = chooseTemplate(loadTokenizer(found.path), config);
   if (given.has("max_seq_length")) checkLength(config, source);
   if (config.bias !== "none" && !source.tensors.some((t) => t.hf.endsWith(".bias"))) {
@@ -85,9 +93,25 @@ export async function setUp({ config, given }: Settings, be: Backend, context: C
   return { found, source, tokenizer, ...data, lora, run, stepsPerEpoch: perEpoch, checkpoint, memory };
 }
 
-/** The model's files; with --load_in_4bit its linears are NF4 to all who read it. */
+/** @throws {ConfigError} when the backend has no 8-bit matrix units */
+function checkFp8(config: Config, be: Backend): void {
+  if (!config.load_in_fp8 || be.supports("fp8_128")) return;
+  throw new ConfigError(
+    `Cannot use --load_in_fp8 on ${be.name}: it needs an NVIDIA GPU of compute capability 9.0; --load_in_4bit works everywhere`,
+  );
+}
+
+/** The model's files; with --load_in_4bit or --load_in_fp8 its linears are rounded to all who read it. */
 function open(path: string, config: Config): ModelSource {
   const exact = openModel(path);
+  if (config.load_in_fp8) {
+    const source = roundSource(exact);
+    if (source.tensors.some((t) => t.unrounded)) return source;
+    exact.close();
+    throw new ConfigError(
+      `Cannot use --load_in_fp8: no linear of ${path} is in 16 or 32 bits with sizes that are multiples of 128`,
+    );
+  }
   if (!config.load_in_4bit) return exact;
   const source = quantizeSource(exact);
   if (source.tensors.some((t) => t.stored.dtype === "nf4")) return source;
@@ -152,6 +176,7 @@ function fingerprint(c: Config, found: FoundModel, counts: Counts, steps: number
     ],
     ...["adaptive_rank_interval"],
     ...["full_finetuning", "loraplus_lr_ratio", "neftune_noise_alpha", "init_lora_weights", "load_in_4bit"],
+    ...["load_in_fp8"],
   ] as const;
   const same = Object.fromEntries(names.map((n) => [n, c[n]]));
   return { model: found.name, rows: counts.rows, tokens: counts.tokens, trained: counts.trainedTokens, steps, ...same };

@@ -256,6 +256,11 @@ export interface Ops {
    * give the same answer in every pass and on every backend (see core/philox.ts). seed is i32 [2] on the device.
    */
   dropout(out: Tensor, x: Tensor, seed: Tensor, /*i32 [2]*/ stream: number, p: number): void;
+  /**
+   * Rows from..from+n of a weight for 8-bit matrix units, each 128 x 128 elements with scale amax/448; a product with such a
+   * weight also rounds its other input to e4m3, one scale a row. Backends whose `supports("fp8_128")` is false refuse it.
+   */
+  quantizeFp8(out: Tensor, /*fp8_128 [R,C]*/ x: Tensor, /*[n,C] dense*/ from: number): void;
 }
 
 /** A captured step. */

@@ -35,8 +35,19 @@ function like(op: string, name: string, t: Tensor, x: Tensor): void {
   need(op, name, t, numel(x), FLOAT);
 }
 
+/** A matrix in squares of 128. */
+function tiled(op: string, name: string, w: Tensor, rows: number, columns: number): void {
+  need(op, name, w, rows * columns, ["fp8_128"]);
+  if (rowsOf(w) !== rows || rows % 128 !== 0 || columns % 128 !== 0) {
+    throw new ShapeError(
+      `Cannot run ${op}: ${name} is [${w.shape}] and must be [${rows},${columns}], multiples of 128`,
+    );
+  }
+}
+
 /** A matrix of weights: any float, or blocks that divide its rows. */
 function weight(op: string, name: string, w: Tensor, rows: number, columns: number): void {
+  if (w.dtype === "fp8_128") return tiled(op, name, w, rows, columns);
   if (!FLOAT.includes(w.dtype) && w.dtype !== "fp8_e4m3" && !isQuant(w.dtype)) {
     throw new ShapeError(`Cannot run ${op}: ${name} is ${w.dtype}, which holds no weights`);
   }
@@ -266,5 +277,12 @@ export const check: Readonly<Ops> = {
     like("dropout", "out", out, x);
     need("dropout", "seed", seed, 2, I32);
     if (!(p >= 0 && p < 1)) throw new RangeError(`Cannot drop a share of ${p}: it must be in [0, 1)`);
+  },
+  quantizeFp8(out, x, from): void {
+    tiled("quantizeFp8", "out", out, rowsOf(out), cols(out));
+    like("quantizeFp8", "x", x, x);
+    if (cols(x) !== cols(out) || from % 128 !== 0 || rowsOf(x) % 128 !== 0 || from + rowsOf(x) > rowsOf(out)) {
+      throw new ShapeError(`Cannot quantise rows from ${from} of [${out.shape}]: x is [${x.shape}]; rows go by 128`);
+    }
   },
 };

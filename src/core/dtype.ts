@@ -23,8 +23,15 @@ export type Quant =
   | "iq4_xs"
   | "nf4";
 
+/**
+ * e4m3 with one f32 scale for 128 x 128 elements of a matrix (DeepSeek-V3 report, section 3.3), the values kept a second time
+ * transposed, for matrix units that take 8-bit operands along one axis only: e4m3 [R,C], e4m3 [C,R], f32 [R/128,C/128]. R
+ * and C are multiples of 128. Not a block format: its rows cannot be taken apart.
+ */
+export type Tiled = "fp8_128";
+
 /** Any element type. */
-export type DType = Dense | Quant;
+export type DType = Dense | Quant | Tiled;
 
 /** Bytes of one block, elements of one block, the number the C ABI uses. */
 export interface DTypeInfo {
@@ -55,11 +62,12 @@ export const DTYPES: Readonly<Record<DType, DTypeInfo>> = {
   iq4_xs: { code: 27, block: 256, bytes: 136 },
   // 64 nibbles and one f32 absmax: bitsandbytes without double quantisation.
   nf4: { code: 28, block: 64, bytes: 36 },
+  fp8_128: { code: 29, block: 16384, bytes: 32772 },
 };
 
 /** True for block formats. */
 export function isQuant(d: DType): d is Quant {
-  return DTYPES[d].block > 1;
+  return DTYPES[d].block > 1 && d !== "fp8_128";
 }
 
 /**

@@ -139,6 +139,7 @@ export class RecordingBackend implements Backend {
   readonly rowNorm: Ops["rowNorm"] = this.#record("rowNorm");
   readonly divide: Ops["divide"] = this.#record("divide");
   readonly dropout: Ops["dropout"] = this.#record("dropout");
+  readonly quantizeFp8: Ops["quantizeFp8"] = this.#record("quantizeFp8");
 }
 
 /** One line a call, `matmul 1+0 f32[4,8] 2+256 f32[8,8] null {"transB":true}`: equal lines mean equal launches. */

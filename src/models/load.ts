@@ -4,9 +4,9 @@
  * @module
  */
 import type { Backend } from "../core/backend.ts";
-import { bytesOf, type DType } from "../core/dtype.ts";
+import type { DType } from "../core/dtype.ts";
 import { FormatError } from "../core/errors.ts";
-import { numel, slice, type Tensor } from "../core/tensor.ts";
+import { byteLength, numel, slice, type Tensor } from "../core/tensor.ts";
 import type { FloatTensor } from "../formats/adapter.ts";
 import { usableType } from "../formats/stored.ts";
 import { Decoder } from "../nn/decoder.ts";
@@ -16,6 +16,7 @@ import type { ModelConfig } from "./config.ts";
 import type { ModelSource, SourceTensor } from "./source.ts";
 import { startAdapters } from "./start.ts";
 import { CHUNK, readRows } from "./rows.ts";
+import { uploadTiles } from "./tiles.ts";
 
 /** How a model is loaded. Neither `lora` nor `full`: for inference only. */
 export interface LoadOptions {
@@ -81,9 +82,10 @@ export function placeWeights(
   const places = plan.full ? [] : source.tensors.map((tensor) => {
     const own = usableType(tensor.stored);
     const read = plan.rewritten.has(moduleOf(tensor.hf)) ? be.actDtype : be.supports(own) ? own : "f32";
-    const dtype: DType = tensor.shape.length > 1 ? read : "f32";
+    const tiled = tensor.unrounded && read === own && be.supports("fp8_128");
+    const dtype: DType = tiled ? "fp8_128" : tensor.shape.length > 1 ? read : "f32";
     const place = { tensor, dtype, byteOffset: at };
-    const bytes = tensor.shape.slice(0, -1).reduce((a, b) => a * b, 1) * bytesOf(dtype, tensor.shape.at(-1)!);
+    const bytes = byteLength({ handle: 0, byteOffset: 0, dtype, shape: tensor.shape });
     at += Math.ceil(bytes / ALIGN) * ALIGN;
     return place;
   });
@@ -144,7 +146,7 @@ export function moduleNames(source: ModelSource): (ours: string) => string {
 function noteConversions(places: readonly Placement[], note?: (s: string) => void): void {
   const converted = new Map<string, number>();
   for (const { tensor, dtype } of places) {
-    if (tensor.shape.length > 1 && dtype !== tensor.stored.dtype) {
+    if (tensor.shape.length > 1 && dtype !== tensor.stored.dtype && dtype !== "fp8_128") {
       converted.set(tensor.stored.dtype, (converted.get(tensor.stored.dtype) ?? 0) + 1);
     }
   }
@@ -171,6 +173,10 @@ async function upload(
   for (const t of source.tensors) {
     const frozen = weights.get(t.ours), targets = [...(frozen ? [frozen] : []), ...(copies.get(t.hf) ?? [])];
     for (const target of targets) {
+      if (target.dtype === "fp8_128") {
+        await uploadTiles(o.backend, t, source.config, target, scratch);
+        continue;
+      }
       for (const { from, to, values } of readRows(t, source.config, target.dtype, scratch)) {
         o.backend.upload(slice(target, from, to), values);
         await Promise.resolve();

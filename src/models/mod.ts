@@ -3,6 +3,6 @@ export { blockLinears, type LoraOptions, type LoraStart, type TrainPlan } from "
 export type { Family, GgufExtra, GgufField, HfConfig, ModelConfig, TensorName } from "./config.ts";
 export { loadModel, type LoadOptions, type Model, placeWeights, planTraining } from "./load.ts";
 export { peftName, readAdapter, writeAdapter } from "./peft.ts";
-export { isQuantized, quantizeSource } from "./quantized.ts";
+export { isQuantized, quantizeSource, roundSource } from "./quantized.ts";
 export { FAMILIES, familyOf, familyOfGguf, MODEL_TYPES } from "./registry.ts";
 export { type ModelSource, openModel, type SourceTensor } from "./source.ts";

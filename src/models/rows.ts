@@ -22,21 +22,24 @@ export interface RowChunk {
  * All rows, a chunk at a time; a chunk's values are valid until the next one is asked for.
  * @param as the tensor's own type (bytes as they lie), or f32
  * @param scratch memory for the bytes, CHUNK long, so that a load makes no garbage
+ * @param multiple rows of a chunk are a multiple of this, but for the last
  */
 export function* readRows(
   t: SourceTensor,
   c: ModelConfig,
   as: DType,
   scratch: Uint8Array<ArrayBuffer> = new Uint8Array(Math.min(CHUNK, t.stored.bytes)),
+  multiple = 1,
 ): Generator<RowChunk> {
-  const rows = t.shape[0], heads = headsOf(t, c), unit = heads ? rows / heads : 1;
+  const rows = t.shape[0], heads = headsOf(t, c), head = heads ? rows / heads : 1;
+  const unit = head % multiple === 0 ? head : head * multiple;
   const own = as === t.stored.dtype && !(t.ggufAs === "plusOne" && isGguf(t));
   const rowBytes = t.stored.bytes / rows,
     step = Math.max(unit, Math.floor(CHUNK / Math.max(rowBytes, 4) / unit) * unit);
   for (let from = 0; from < rows; from += step) {
     const to = Math.min(rows, from + step);
     const values = own ? readInto(t, from * rowBytes, (to - from) * rowBytes, scratch) : readFloats(t.stored, from, to);
-    if (heads) unpermute(values, unit, to - from);
+    if (heads) unpermute(values, head, to - from);
     if (t.ggufAs === "plusOne" && isGguf(t)) { for (let i = 0; i < values.length; i++) values[i] -= 1; }
     yield { from, to, values };
   }

@@ -33,6 +33,11 @@ export interface ModelSource {
 /** A tensor under its three names, and its bytes. */
 export interface SourceTensor extends NamedTensor {
   readonly stored: StoredTensor;
+  /**
+   * Set where `stored` is rounded to fp8_128: the tensor before. A backend that holds that type rounds this itself, to the
+   * same values.
+   */
+  readonly unrounded?: StoredTensor;
 }
 
 /**

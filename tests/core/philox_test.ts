@@ -25,6 +25,14 @@ test("dropout keeps the share it should, and other seeds and streams keep other 
   }
 });
 
+test("Random's words are those of its counters", () => {
+  const random = new Random(2 ** 40 + 5, 3);
+  for (let n = 0; n < 3000; n++) {
+    const want = philox4x32([n, 0, 3, 1], [5, 256]);
+    expect([random.u32(), random.u32(), random.u32(), random.u32()]).toEqual(want);
+  }
+});
+
 test("Random repeats from its seed and has the moments of its distributions", () => {
   const a = new Random(7), b = new Random(7), other = new Random(7, 1), n = 20000;
   const x = Array.from({ length: n }, () => a.normal());

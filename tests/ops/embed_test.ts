@@ -13,7 +13,7 @@ function embedCase(dtype: DType | "act", V: number, D: number, ids: number[], sc
   };
 }
 
-const TABLES = (Object.keys(DTYPES) as DType[]).filter((d) => d !== "i32" && d !== "u8");
+const TABLES = (Object.keys(DTYPES) as DType[]).filter((d) => d !== "i32" && d !== "u8" && d !== "fp8_128");
 testOp("embed", [
   embedCase("act", 1, 1, [0], 1),
   embedCase("act", 11, 7, [10, 0, 3, 3], 1),

@@ -17,6 +17,7 @@ import type {
 } from "../../src/core/backend.ts";
 import { check } from "../../src/core/check.ts";
 import type { DType } from "../../src/core/dtype.ts";
+import { ShapeError } from "../../src/core/errors.ts";
 import { keeps, symmetric } from "../../src/core/philox.ts";
 import { cols, type Handle, numel, rowsOf, type Tensor } from "../../src/core/tensor.ts";
 import { attend, attendBwd, type Heads, span } from "./attention.ts";
@@ -344,6 +345,9 @@ export class ReferenceBackend implements Backend {
     check.dropout(out, x, seed, stream, p);
     const [s0, s1] = this.#mem.ints(seed);
     this.#mem.store(out, this.#mem.read(x).map((v, i) => keeps([s0, s1], stream, i, p) ? v / (1 - p) : 0));
+  }
+  quantizeFp8(out: Tensor): void {
+    throw new ShapeError(`Cannot run quantizeFp8: the reference holds no ${out.dtype}`);
   }
 }
 

@@ -1,0 +1,16 @@
+// The 8-bit base weight ("fp8_128"): e4m3 values with one f32 scale for 128 x 128 elements (amax / 448), kept twice, as [R,C]
+// and transposed, because wgmma takes 8-bit operands K-major only: the forward reads one, the input gradient the other.
+//   e4m3 [R,C] | e4m3 [C,R] | f32 [R/128, C/128]; R and C are multiples of 128
+#pragma once
+#include "gemm_sm90.h"
+
+namespace us {
+
+/** out [R,C], dense, = values times scales. */
+int dequantize_fp8(const Ten& out, const Ten& w);
+/** The segment of a product with such a weight: trans_b reads [R,C] as [N,K], else its transpose. */
+Segment fp8_segment(const Gemm& g);
+/** Gives every e4m3 segment its a in e4m3 with one scale a row (amax / 448), in scratch; equal inputs once. */
+int quantize_inputs(int dtype, size_t M, Product* products, int count);
+
+}  // namespace us

@@ -1,0 +1,183 @@
+// Products with an 8-bit base weight on Hopper: c = sum over k of a8 b8, e4m3 operands, wgmma at twice the 16-bit rate. The
+// weight has one scale for 128 x 128 elements, a row of a has one (per token), so the sums of 128 of k are multiplied by both
+// and added in f32 registers; that also keeps the tensor cores' short 8-bit sums short (DeepSeek-V3 report, section 3.3).
+// LoRA's 16-bit segments follow in the same pass over c. Tiles, ring and epilogue are those of gemm_sm90.cu.
+#include "fp8.h"
+#include "gemm_tiles.cuh"
+
+namespace us {
+namespace {
+
+using namespace tiles;
+
+struct Scales {
+  const float *a[MAX_SEGMENTS], *b[MAX_SEGMENTS];  // a: null for a 16-bit segment
+  int n[MAX_SEGMENTS], k[MAX_SEGMENTS];
+};
+
+/** 128-byte steps of k: 128 elements of e4m3, 64 of 16 bits. */
+__device__ __forceinline__ int steps_of(const Params& p, const Scales& f, int s) {
+  return f.a[s] ? p.k[s] / 128 : (p.k[s] + BK - 1) / BK;
+}
+
+template <class T, int BN, bool BT>
+__device__ __forceinline__ void produce(const Params& p, const Scales& f, int products, uint8_t* smem, uint64_t* full, uint64_t* empty) {
+  using R = Room<BN>;
+  const int rank = sm90::cluster_rank(), clusters = gridDim.x / 2;
+  int stage = 0, phase = 0;
+  for (int t = blockIdx.x / 2; t < p.tiles[products]; t += clusters) {
+    const Tile tile = tile_at(p, products, t);
+    const int m = (tile.row * 2 + rank) * BM, n = tile.col * BN;
+    for (int s = p.first[tile.product]; s < p.first[tile.product + 1]; s++) {
+      const int steps = steps_of(p, f, s);
+      const bool by_k = BT && !f.a[s];
+      for (int i = 0; i < steps; i++) {
+        sm90::wait(&empty[stage], phase ^ 1);
+        uint8_t *a = smem + stage * R::STAGE, *b = a + A_BYTES;
+        sm90::expect_bytes(&full[stage], R::STAGE);
+        sm90::load_2d(a, &p.a[s], &full[stage], i * BK, m);  // maps count 16-bit elements, so 128 bytes are 64 of them
+        if (by_k) {
+#pragma unroll
+          for (int j = 0; j < BN / 128; j++) {
+            const int panel = rank * (BN / 128) + j;
+            sm90::load_2d_all(b + panel * PANEL, &p.b[s], &full[stage], 3, n + panel * 64, i * BK);
+          }
+        } else {
+          sm90::load_2d_all(b + rank * (R::B_BYTES / 2), &p.b[s], &full[stage], 3, i * BK, n + rank * (BN / 2));
+        }
+        if (++stage == R::STAGES) stage = 0, phase ^= 1;
+      }
+    }
+  }
+}
+
+template <class T, int BN, bool BT>
+__device__ __forceinline__ void consume(const Params& p, const Scales& f, int products, uint8_t* smem, uint64_t* full, uint64_t* empty) {
+  using R = Room<BN>;
+  constexpr int HALVES = BN / 128;
+  const int group = threadIdx.x / 128 - 1, t128 = threadIdx.x % 128;
+  const int rank = sm90::cluster_rank(), clusters = gridDim.x / 2;
+  uint8_t* staged = smem + R::EPILOGUE + group * 2 * PANEL;
+  int stage = 0, phase = 0;
+  auto pass_on = [&] {
+    if (t128 < 2) sm90::arrive_remote(&empty[stage], t128);
+    if (++stage == R::STAGES) stage = 0, phase ^= 1;
+  };
+  for (int t = blockIdx.x / 2; t < p.tiles[products]; t += clusters) {
+    const Tile tile = tile_at(p, products, t);
+    const int m = (tile.row * 2 + rank) * BM + group * 64, n = tile.col * BN, row = m + t128 / 32 * 16 + t128 % 32 / 4;
+    float acc[BN / 2];
+#pragma unroll
+    for (int i = 0; i < BN / 2; i++) acc[i] = 0;
+    for (int s = p.first[tile.product]; s < p.first[tile.product + 1]; s++) {
+      const int steps = steps_of(p, f, s);
+      if (f.a[s]) {
+        const float a0 = row < p.M ? f.a[s][row] : 0, a1 = row + 8 < p.M ? f.a[s][row + 8] : 0;
+        const float* scales[HALVES];
+#pragma unroll
+        for (int h = 0; h < HALVES; h++) scales[h] = f.b[s] + min(n / 128 + h, p.N[tile.product] / 128 - 1) * f.n[s];
+        for (int i = 0; i < steps; i++) {
+          float by[HALVES];
+#pragma unroll
+          for (int h = 0; h < HALVES; h++) by[h] = __ldg(scales[h] + i * f.k[s]);
+          sm90::wait(&full[stage], phase);
+          const uint32_t at = sm90::shared_address(smem + stage * R::STAGE);
+          const uint64_t a = sm90::operand(at + group * 64 * 128, 1024, 0);
+#pragma unroll
+          for (int h = 0; h < HALVES; h++) {
+            const uint64_t b = sm90::operand(at + A_BYTES + h * 128 * 128, 1024, 0);
+            float part[64];
+            sm90::wgmma_begin();
+#pragma unroll
+            for (int j = 0; j < 4; j++) sm90::WgmmaE4m3::ss(part, a + j * 2, b + j * 2, j > 0);
+            sm90::wgmma_commit();
+            sm90::wgmma_wait<0>();
+            sm90::pin(part);
+            if (h == HALVES - 1) pass_on();
+            const float f0 = a0 * by[h], f1 = a1 * by[h];
+#pragma unroll
+            for (int j = 0; j < 32; j++) {
+              acc[h * 64 + 2 * j] = fmaf(part[2 * j], j & 1 ? f1 : f0, acc[h * 64 + 2 * j]);
+              acc[h * 64 + 2 * j + 1] = fmaf(part[2 * j + 1], j & 1 ? f1 : f0, acc[h * 64 + 2 * j + 1]);
+            }
+          }
+        }
+      } else {
+        for (int i = 0; i < steps; i++) {
+          sm90::wait(&full[stage], phase);
+          const uint32_t at = sm90::shared_address(smem + stage * R::STAGE);
+          const uint64_t a = sm90::operand(at + group * 64 * 128, 1024, 0), b = sm90::operand(at + A_BYTES, 1024, PANEL);
+          multiply_up_to_64<T, BN, BT>(acc, a, b, 1, p.k[s] - i * BK);
+          sm90::wgmma_wait<0>();
+          sm90::pin(acc);
+          pass_on();
+        }
+      }
+    }
+    write_tile<T, BN>(acc, p, tile.product, m, n, staged, group);
+  }
+  if (t128 == 0) sm90::store_wait_read<0>();
+}
+
+template <class T, int BN, bool BT>
+__global__ void US_CLUSTER __launch_bounds__(THREADS, 1)
+gemm_fp8_kernel(const __grid_constant__ Params p, const __grid_constant__ Scales f, int products) {
+#ifdef __CUDA_ARCH_FEAT_SM90_ALL
+  using R = Room<BN>;
+  extern __shared__ uint8_t raw[];
+  uint8_t* smem = raw + (1024 - sm90::shared_address(raw) % 1024) % 1024;
+  uint64_t *full = reinterpret_cast<uint64_t*>(smem + R::BARRIERS), *empty = full + R::STAGES;
+  if (threadIdx.x == 0) {
+    for (int i = 0; i < R::STAGES; i++) sm90::barrier_init(&full[i], 1), sm90::barrier_init(&empty[i], 2 * CONSUMERS);
+    sm90::barrier_init_fence();
+  }
+  sm90::cluster_sync();
+  if (threadIdx.x < 128) {
+    sm90::registers_down<40>();
+    if (threadIdx.x == 0) produce<T, BN, BT>(p, f, products, smem, full, empty);
+    __syncwarp();
+  } else {
+    sm90::registers_up<232>();
+    consume<T, BN, BT>(p, f, products, smem, full, empty);
+  }
+  sm90::cluster_sync();  // no block leaves while another may still write into it
+#endif
+}
+
+template <class T, int BN, bool BT> int run(size_t M, const Product* products, int count) {
+  Params p{};
+  Scales f{};
+  bool ok = describe(p, M, products, count, BN);
+  for (int i = 0, s = 0; i < count; i++) {
+    for (int j = 0; j < products[i].segments; j++, s++) {
+      const Segment& g = products[i].segment[j];
+      const bool e4m3 = g.a_scale != nullptr;
+      const size_t K = e4m3 ? g.K / 2 : g.K;  // in 16-bit elements
+      f.a[s] = g.a_scale, f.b[s] = g.b_scale, f.n[s] = g.scale_n, f.k[s] = g.scale_k;
+      ok = ok && map_2d(&p.a[s], g.a, M, K, BM);
+      ok = ok && (BT && !e4m3 ? map_2d(&p.b[s], g.b, K, products[i].N, 64) : map_2d(&p.b[s], g.b, products[i].N, K, BN / 2));
+    }
+  }
+  if (!ok) return fail(US_DEVICE, "Cannot run matmul: the driver refused a tensor map");
+  const auto kernel = gemm_fp8_kernel<T, BN, BT>;
+  const cudaError_t e = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, Room<BN>::BYTES);
+  if (e != cudaSuccess) return cuda_error("matmul", e);
+  kernel<<<grid_of(p, count), THREADS, Room<BN>::BYTES, stream()>>>(p, f, count);
+  return launched("8-bit products");
+}
+
+/** 256 columns a tile: 128 took 203 ms for a step of Llama-3.2-3B's shape on an H100 where 256 took 194 (26 November 2026). */
+constexpr int WIDE = 256;
+
+template <class T> int layout(bool b_by_k, size_t M, const Product* products, int count) {
+  return b_by_k ? run<T, WIDE, true>(M, products, count) : run<T, WIDE, false>(M, products, count);
+}
+
+}  // namespace
+
+int gemm_fp8(int dtype, bool b_by_k, size_t M, Product* products, int count) {
+  if (const int rc = quantize_inputs(dtype, M, products, count)) return rc;
+  return dtype == BF16 ? layout<bf16>(b_by_k, M, products, count) : layout<f16>(b_by_k, M, products, count);
+}
+
+}  // namespace us

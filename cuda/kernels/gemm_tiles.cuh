@@ -1,0 +1,174 @@
+// What the Hopper product kernels share: the list of products and tiles, the order in which tiles are walked, and how 64 rows
+// of sums leave: times alpha, plus bias and addend, through shared memory and TMA stores that overlap the next tile's loads.
+#pragma once
+#include "gemm_epilogue.cuh"
+#include "gemm_sm90.h"
+#include "sm90.cuh"
+#include "tensor_map.h"
+
+namespace us {
+namespace tiles {
+
+/** BK: 16-bit elements of k in a stage, 128 bytes. */
+constexpr int BM = 128, BK = 64, CONSUMERS = 2, THREADS = 128 * (CONSUMERS + 1);
+constexpr int A_BYTES = BM * 128, PANEL = 64 * 128;
+
+struct Params {
+  CUtensorMap a[MAX_SEGMENTS], b[MAX_SEGMENTS], c[MAX_PRODUCTS];
+  int k[MAX_SEGMENTS];
+  int first[MAX_PRODUCTS + 1];  // segments of product p: first[p] up to first[p + 1]
+  int tiles[MAX_PRODUCTS + 1];  // tiles of a cluster before product p
+  int N[MAX_PRODUCTS];
+  int M, rows;                  // rows: cluster rows (256 rows of c)
+  float alpha[MAX_PRODUCTS];
+  const void* addend[MAX_PRODUCTS];
+  const void* bias[MAX_PRODUCTS];
+  int bias_type[MAX_PRODUCTS];
+};
+
+/** Shared memory: a ring of stages with 128 bytes of k of a and b, room for c on its way out, barriers. */
+template <int BN> struct Room {
+  static constexpr int B_BYTES = BN * 128, STAGE = A_BYTES + B_BYTES, STAGES = BN == 256 ? 4 : 6;
+  static constexpr int EPILOGUE = STAGES * STAGE, BARRIERS = EPILOGUE + CONSUMERS * 2 * PANEL;
+  static constexpr int BYTES = BARRIERS + STAGES * 16 + 1024;  // and room to align to 1024
+};
+
+struct Tile { int product, row, col; };
+
+/**
+ * Cluster rows that are walked together, so that 132 blocks touch few rows and few columns at a time. 4 of 2, 4, 8, 16, 32 was
+ * best over the shapes of a 3B model on an H200 (bench/cuda_peers.py gemm).
+ */
+constexpr int GROUP = 4;
+
+/** Which tile a number stands for: GROUP cluster rows of every column before the next rows. */
+__device__ __forceinline__ Tile tile_at(const Params& p, int products, int t) {
+  int q = 0;
+  while (q + 1 < products && t >= p.tiles[q + 1]) q++;
+  t -= p.tiles[q];
+  const int cols = (p.tiles[q + 1] - p.tiles[q]) / p.rows, a_group = GROUP * cols;
+  const int group = t / a_group, height = min(GROUP, p.rows - group * GROUP), rest = t - group * a_group;
+  return {q, group * GROUP + rest % height, rest / height};
+}
+
+__device__ __forceinline__ void store_matrices(uint32_t address, uint32_t a, uint32_t b, uint32_t c, uint32_t d) {
+  asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(address), "r"(a), "r"(b), "r"(c), "r"(d)
+               : "memory");
+}
+
+/** Adds bias and addend to the sums of 64 rows from m0, BN columns from n0; a wgmma accumulator's layout. */
+template <class T, int BN>
+__device__ __forceinline__ void add_rest(float (&acc)[BN / 2], const Params& p, int q, int m0, int n0) {
+  const int t = threadIdx.x % 128, row = m0 + t / 32 * 16 + t % 32 / 4;
+#pragma unroll
+  for (int j = 0; j < BN / 8; j++) {
+    const int col = n0 + j * 8 + t % 4 * 2;
+    if (col >= p.N[q]) continue;
+    if (p.bias[q]) {
+      float b[2][1];
+      load_any<1>(p.bias[q], p.bias_type[q], col, b[0]), load_any<1>(p.bias[q], p.bias_type[q], col + 1, b[1]);
+      acc[4 * j] += b[0][0], acc[4 * j + 1] += b[1][0], acc[4 * j + 2] += b[0][0], acc[4 * j + 3] += b[1][0];
+    }
+    if (p.addend[q]) {
+#pragma unroll
+      for (int h = 0; h < 2; h++) {
+        if (row + 8 * h >= p.M) continue;
+        const size_t i = static_cast<size_t>(row + 8 * h) * p.N[q] + col;
+        const float2 c = unpack2<T>(*reinterpret_cast<const uint32_t*>(static_cast<const T*>(p.addend[q]) + i));
+        acc[4 * j + 2 * h] += c.x, acc[4 * j + 2 * h + 1] += c.y;
+      }
+    }
+  }
+}
+
+/**
+ * STEPS products of 16 of k. Begin and commit stand in one straight line with them: with a branch between, the compiler
+ * commits twice and every wait becomes a wait for all.
+ */
+template <class T, int BN, bool BT, int STEPS>
+__device__ __forceinline__ void multiply(float (&acc)[BN / 2], uint64_t a, uint64_t b, int keep) {
+  sm90::wgmma_begin();
+#pragma unroll
+  for (int i = 0; i < STEPS; i++) sm90::Wgmma<T, BN, BT>::ss(acc, a + i * 2, b + i * (BT ? 128 : 2), i == 0 ? keep : 1);
+  sm90::wgmma_commit();
+}
+
+/** `left` is less than 64 at the end of a K that is no multiple of it: LoRA's rank. */
+template <class T, int BN, bool BT>
+__device__ __forceinline__ void multiply_up_to_64(float (&acc)[BN / 2], uint64_t a, uint64_t b, int keep, int left) {
+  switch ((min(left, BK) + 15) / 16) {
+    case 1: multiply<T, BN, BT, 1>(acc, a, b, keep); break;
+    case 2: multiply<T, BN, BT, 2>(acc, a, b, keep); break;
+    case 3: multiply<T, BN, BT, 3>(acc, a, b, keep); break;
+    default: multiply<T, BN, BT, 4>(acc, a, b, keep);
+  }
+}
+
+/**
+ * Writes the sums of 64 rows from m, BN columns from n, of product q; `staged` is this warpgroup's room of two panels. A wgmma
+ * accumulator's layout.
+ */
+template <class T, int BN>
+__device__ __forceinline__ void write_tile(float (&acc)[BN / 2], const Params& p, int q, int m, int n, uint8_t* staged, int group) {
+  const int t128 = threadIdx.x % 128, warp = t128 / 32, lane = t128 % 32;
+#pragma unroll
+  for (int i = 0; i < BN / 2; i++) acc[i] *= p.alpha[q];
+  if (p.bias[q] || p.addend[q]) add_rest<T, BN>(acc, p, q, m, n);
+#pragma unroll
+  for (int panel = 0; panel < BN / 64; panel++) {
+    uint8_t* dst = staged + (panel & 1) * PANEL;
+    if (t128 == 0) sm90::store_wait_read<1>();
+    sm90::named_barrier(1 + group, 128);
+    const int row = warp * 16 + lane % 16;  // lanes 0-15: the first 8 columns' rows, lanes 16-31: the next 8 columns'
+#pragma unroll
+    for (int j = 0; j < 8; j += 2) {
+      const float* d = &acc[(panel * 8 + j) * 4];
+      const uint32_t to = sm90::shared_address(dst) + row * 128 + (((j + lane / 16) ^ (row & 7)) * 16);
+      store_matrices(to, pack2<T>(d[0], d[1]), pack2<T>(d[2], d[3]), pack2<T>(d[4], d[5]), pack2<T>(d[6], d[7]));
+    }
+    sm90::fence_async();
+    sm90::named_barrier(1 + group, 128);
+    if (t128 == 0 && n + panel * 64 < p.N[q] && m < p.M) sm90::store_2d(&p.c[q], dst, n + panel * 64, m);
+    if (t128 == 0) sm90::store_commit();
+  }
+}
+
+/** Rounds of tiles over the chip. */
+inline size_t rounds_of(size_t M, const Product* products, int count, int BN) {
+  size_t tiles = 0;
+  for (int i = 0; i < count; i++) tiles += static_cast<size_t>(blocks(M, 2 * BM)) * blocks(products[i].N, BN);
+  const size_t clusters = multiprocessors() / 2;
+  return (tiles + clusters - 1) / clusters;
+}
+
+/** What does not depend on the types of a and b; false when the driver refuses a tensor map. */
+inline bool describe(Params& p, size_t M, const Product* products, int count, int BN) {
+  bool ok = true;
+  int s = 0;
+  p.M = static_cast<int>(M), p.rows = static_cast<int>(blocks(M, 2 * BM));
+  for (int i = 0; i < count; i++) {
+    const Product& x = products[i];
+    p.first[i] = s, p.N[i] = static_cast<int>(x.N), p.alpha[i] = x.alpha, p.addend[i] = x.addend;
+    p.bias[i] = x.bias, p.bias_type[i] = x.bias_type;
+    p.tiles[i + 1] = p.tiles[i] + p.rows * static_cast<int>(blocks(x.N, BN));
+    ok = ok && map_2d(&p.c[i], x.c, M, x.N, 64);
+    for (int j = 0; j < x.segments; j++) p.k[s++] = static_cast<int>(x.segment[j].K);
+  }
+  p.first[count] = s;
+  return ok;
+}
+
+/** Blocks of a launch: one a multiprocessor, in pairs. */
+inline int grid_of(const Params& p, int count) {
+  const int most = multiprocessors() / 2 * 2, need = 2 * p.tiles[count];
+  return need < most ? need : most;
+}
+
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 900
+#define US_CLUSTER  // the empty kernels of older targets
+#else
+#define US_CLUSTER __cluster_dims__(2, 1, 1)
+#endif
+
+}  // namespace tiles
+}  // namespace us

@@ -1,0 +1,173 @@
+/**
+ * The 8-bit base weight: rounding on the device against the specification, and products with it against f64 sums of the same
+ * rounded numbers. Where no backend holds the type, the tests say so and the host's rounding alone is tested.
+ */
+import { afterAll, describe, expect, test } from "vitest";
+import type { Backend } from "../../src/core/backend.ts";
+import type { DType } from "../../src/core/dtype.ts";
+import { byteLength, type Tensor } from "../../src/core/tensor.ts";
+import { roundTiles } from "../../src/formats/fp8.ts";
+import { Random } from "../../src/core/philox.ts";
+import { fromFp8, toFp8 } from "../reference/codec.ts";
+import { findBackends } from "./backends.ts";
+import { storeAs } from "./values.ts";
+
+const { present, refused } = await findBackends();
+afterAll(() => present.forEach((p) => p.be.close()));
+const able = present.filter((p) => p.be.supports("fp8_128") && p.be.name !== "recording");
+
+/** By the specification: y = e4m3(x · 448/amax), value = y · amax/448, in f32 steps. */
+function rounded(x: number, amax: number): number {
+  if (amax === 0) return 0;
+  const y = Math.fround(Math.fround(x) * Math.fround(448 / amax));
+  return Math.fround(fromFp8(toFp8(y)) * Math.fround(amax / 448));
+}
+
+/** A matrix with what makes rounding hard: tiny squares, a zero square, outliers, ties. */
+function weights(R: number, C: number): Float64Array {
+  const random = new Random(7);
+  return Float64Array.from({ length: R * C }, (_, i) => {
+    const r = Math.floor(i / C), c = i % C, square = Math.floor(r / 128) + Math.floor(c / 128);
+    const v = 0.02 * random.normal();
+    return square === 1 ? 0 : square === 2 ? v * 1e-6 : i % 997 === 0 ? 30 * v : i % 31 === 0 ? (i % 15 - 7) / 64 : v;
+  });
+}
+
+/** Every square of 128 rounded with its own largest value. */
+function bySquares(x: ArrayLike<number>, R: number, C: number): Float64Array {
+  const out = new Float64Array(R * C);
+  for (let r0 = 0; r0 < R; r0 += 128) {
+    for (let c0 = 0; c0 < C; c0 += 128) {
+      const at: number[] = [];
+      for (let r = r0; r < r0 + 128; r++) for (let c = c0; c < c0 + 128; c++) at.push(r * C + c);
+      const amax = at.reduce((m, i) => Math.max(m, Math.abs(x[i])), 0);
+      for (const i of at) out[i] = rounded(x[i], amax);
+    }
+  }
+  return out;
+}
+
+/** Every row rounded with its own largest value. */
+function byRows(x: ArrayLike<number>, R: number, C: number): Float64Array {
+  const out = new Float64Array(R * C);
+  for (let r = 0; r < R; r++) {
+    let amax = 0;
+    for (let c = 0; c < C; c++) amax = Math.max(amax, Math.abs(x[r * C + c]));
+    for (let c = 0; c < C; c++) out[r * C + c] = rounded(x[r * C + c], amax);
+  }
+  return out;
+}
+
+/** c [M,N] = Σ a[m,k] b(k,n). */
+function multiply(M: number, N: number, K: number, a: Float64Array, b: (k: number, n: number) => number): Float64Array {
+  const c = new Float64Array(M * N);
+  for (let m = 0; m < M; m++) {
+    for (let n = 0; n < N; n++) for (let k = 0; k < K; k++) c[m * N + n] += a[m * K + k] * b(k, n);
+  }
+  return c;
+}
+
+function distance(got: ArrayLike<number>, want: ArrayLike<number>): number {
+  let d = 0, w = 0;
+  for (let i = 0; i < want.length; i++) d += (got[i] - want[i]) ** 2, w += want[i] ** 2;
+  return Math.sqrt(d / w);
+}
+
+function room(be: Backend, dtype: DType, ...shape: number[]): Tensor {
+  const t = { handle: 0, byteOffset: 0, dtype, shape };
+  return { ...t, handle: be.alloc(byteLength(t)) };
+}
+/** A tensor that holds the values as its type does; and those. */
+function put(be: Backend, dtype: DType, values: ArrayLike<number>, ...shape: number[]): [Tensor, Float64Array] {
+  const t = room(be, dtype, ...shape), s = storeAs(dtype, values);
+  be.upload(t, s.bytes);
+  return [t, s.values];
+}
+/** A tensor's values, read through f32. */
+async function get(be: Backend, t: Tensor): Promise<Float32Array> {
+  const f = t.dtype === "f32" ? t : room(be, "f32", ...t.shape),
+    out = new Float32Array(t.shape.reduce((a, b) => a * b));
+  if (f !== t) be.copy(f, t);
+  await be.download(f, out);
+  return out;
+}
+const normals = (n: number, seed: number, size = 1) => {
+  const random = new Random(seed);
+  return Float64Array.from({ length: n }, () => size * random.normal());
+};
+
+test("the host rounds squares of 128 as the specification says", () => {
+  const [R, C] = [256, 384], x = Float32Array.from(weights(R, C)), want = bySquares(x, R, C);
+  roundTiles(x, R, C);
+  expect(distance(x, want)).toBe(0);
+});
+
+describe("8-bit weights", () => {
+  if (able.length === 0) test.skip(`no backend here holds fp8_128: ${refused.join("; ")}`, () => {});
+  for (const { label, be } of able) {
+    const [R, C] = [256, 384], act = be.actDtype;
+    /** A weight on the device, rounded in two parts, and its values. */
+    const weight = (): [Tensor, Float64Array] => {
+      const [x, exact] = put(be, act, weights(R, C), R, C), w = room(be, "fp8_128", R, C);
+      be.quantizeFp8(w, { ...x, shape: [128, C] }, 0);
+      be.quantizeFp8(w, { ...x, byteOffset: byteLength({ ...x, shape: [128, C] }), shape: [128, C] }, 128);
+      return [w, bySquares(exact, R, C)];
+    };
+    // Sums of 128 products in the matrix units keep some 14 bits (DeepSeek-V3, 3.3.2); the result is rounded to 16 bits.
+    const BOUND = act === "f32" ? 4e-6 : 4e-3;
+
+    test(`rounding gives the host's bits on ${label}`, async () => {
+      const [w, want] = weight();
+      expect(distance(await get(be, w), want)).toBe(0);
+    });
+
+    for (const M of [64, 200, 5]) {
+      const inputs = (x: Float64Array, K: number) => act === "f32" || M < 64 ? x : byRows(x, M, K);
+      test(`products of ${M} rows, forward and input gradient, on ${label}`, async () => {
+        const [w, W] = weight(),
+          [x, X] = put(be, act, normals(M * C, 1), M, C),
+          [dy, DY] = put(be, act, normals(M * R, 2), M, R);
+        const y = room(be, act, M, R), dx = room(be, act, M, C);
+        be.matmul(y, x, w, null, { transB: true });
+        be.matmul(dx, dy, w, null, {});
+        const wantY = multiply(M, R, C, inputs(X, C), (k, n) => W[n * C + k]);
+        const wantX = multiply(M, C, R, inputs(DY, R), (k, n) => W[k * C + n]);
+        expect(distance(await get(be, y), wantY) < BOUND).toBe(true);
+        expect(distance(await get(be, dx), wantX) < BOUND).toBe(true);
+      });
+
+      test(`a linear with an adapter, ${M} rows, on ${label}`, async () => {
+        const r = 16, [w, W] = weight(), [x, X] = put(be, act, normals(M * C, 3), M, C);
+        const [a, A] = put(be, "f32", normals(r * C, 4, 0.05), r, C),
+          [b, B] = put(be, "f32", normals(R * r, 5, 0.05), R, r);
+        const y = room(be, act, M, R), low = room(be, act, M, r);
+        be.matmul(y, x, w, null, { transB: true });
+        be.matmul(low, x, a, null, { transB: true });
+        be.matmul(y, low, b, null, { transB: true, alpha: 2, beta: 1 });
+        const want = multiply(M, R, C, inputs(X, C), (k, n) => W[n * C + k]);
+        const xa = multiply(M, r, C, X, (k, n) => A[n * C + k]),
+          more = multiply(M, R, r, xa, (k, n) => 2 * B[n * r + k]);
+        for (let i = 0; i < want.length; i++) want[i] += more[i];
+        expect(distance(await get(be, y), want) < 1.5 * BOUND).toBe(true);
+      });
+    }
+
+    test(`two products that share their input, and a sum of three, on ${label}`, async () => {
+      const M = 136, [w, W] = weight(), [v, V] = weight(), [x, X] = put(be, act, normals(M * C, 8), M, C);
+      const y = room(be, act, M, R), z = room(be, act, M, R), dx = room(be, act, M, C);
+      be.matmul(y, x, w, null, { transB: true });
+      be.matmul(z, x, v, null, { transB: true });
+      const Y = await get(be, y), Z = await get(be, z), q = act === "f32" ? X : byRows(X, M, C);
+      const want = multiply(M, R, C, q, (k, n) => W[n * C + k]);
+      expect(distance(Y, want) < BOUND).toBe(true);
+      expect(distance(Z, want) < BOUND).toBe(true);
+      const [dy, DY] = put(be, act, normals(M * R, 9), M, R), [dz, DZ] = put(be, act, normals(M * R, 10, 3), M, R);
+      be.matmul(dx, dy, w, null, {});
+      be.matmul(dx, dz, v, null, { beta: 1 });
+      const qy = act === "f32" ? DY : byRows(DY, M, R), qz = act === "f32" ? DZ : byRows(DZ, M, R);
+      const sum = multiply(M, C, R, qy, (k, n) => W[k * C + n]), second = multiply(M, C, R, qz, (k, n) => V[k * C + n]);
+      for (let i = 0; i < sum.length; i++) sum[i] += second[i];
+      expect(distance(await get(be, dx), sum) < BOUND).toBe(true);
+    });
+  }
+});
