@@ -24,31 +24,35 @@ uint64_t join(uint32_t lo, uint32_t hi) { return static_cast<uint64_t>(hi) << 32
 
 /** The oldest chip whose code is in the library. */
 constexpr int OLDEST = 80;
+/** A graph's number has its slot in the low 16 bits (from 1), the slot's generation in the high 16. */
+constexpr uint32_t GRAPHS = 1u << 16;
 
 int recording(const char* what) { return fail(US_BUSY, "Cannot %s while a graph is being recorded", what); }
 
 /** A failure that the device keeps answering with until the process ends. */
 int device_status(const char* what, cudaError_t e) {
   if (e == cudaSuccess) return US_OK;
+  cudaGetLastError();  // or the next launch would report it as its own
   return fail(US_DEVICE, "Cannot %s: the device failed with %s (%s); nothing computed since the last wait can be trusted",
               what, cudaGetErrorString(e), cudaGetErrorName(e));
 }
 
 /** Frees everything; the state is as before the first us_open. Called with the lock held. */
 void release_all(State& s) {
-  drop_pending();
+  drop_pending(), profile_drop();
+  cudaGraph_t unfinished = nullptr;
+  if (s.capturing) cudaStreamEndCapture(s.stream, &unfinished);
+  if (unfinished) cudaGraphDestroy(unfinished);
   cudaStreamSynchronize(s.stream);
   for (Recording& g : s.graphs)
-    if (g.exec) cudaGraphExecDestroy(g.exec);
-  for (Slot& slot : s.slots)
-    if (slot.p) cudaFree(slot.p), slot.p = nullptr, slot.generation++;
+    if (g.exec) cudaGraphExecDestroy(g.exec), g.exec = nullptr, g.generation++;
+  s.remove_all();
   for (Room& room : s.scratch) cudaFree(room.p), room = {};
   for (char* p : s.retired) cudaFree(p);
   if (s.ring) cudaFreeHost(s.ring);
   cudaStreamDestroy(s.stream);
-  s.graphs.clear(), s.retired.clear(), s.free_slots.clear();
-  for (size_t i = s.slots.size(); i-- > 0;) s.free_slots.push_back(static_cast<uint32_t>(i));
-  s.ring = nullptr, s.ring_at = 0, s.stream = nullptr, s.device = -1;
+  cudaGetLastError();
+  s.retired.clear(), s.ring = nullptr, s.ring_at = 0, s.stream = nullptr, s.device = -1;
   s.active = s.peak = 0, s.capturing = false, s.live_graphs = 0;
 }
 
@@ -61,7 +65,9 @@ int start(State& s, int device) {
   if (e != cudaSuccess) {
     cudaGetLastError();
     if (s.stream) cudaStreamDestroy(s.stream), s.stream = nullptr;
-    return fail(US_DEVICE, "Cannot open CUDA device %d: %s", device, cudaGetErrorString(e));
+    const int status = e == cudaErrorMemoryAllocation ? US_MEMORY : US_DEVICE;
+    return fail(status, "Cannot open CUDA device %d: %s (%s); nvidia-smi shows who uses it", device, cudaGetErrorString(e),
+                cudaGetErrorName(e));
   }
   s.openings++, s.device = device, s.limit = prop.totalGlobalMem;
   s.shared_limit = prop.sharedMemPerBlockOptin;
@@ -86,18 +92,22 @@ US_API int32_t us_device_probe(void) {
   const cudaError_t e = cudaGetDeviceCount(&n);
   if (e == cudaErrorInsufficientDriver) {
     cudaGetLastError(), cudaDriverGetVersion(&driver);
-    if (driver == 0) return fail(US_NO_DEVICE, "Cannot use CUDA: no NVIDIA driver is installed");
-    return fail(US_NO_DEVICE, "Cannot use CUDA: the driver supports CUDA %d.%d and this library needs %d.%d; update the driver",
+    if (driver == 0) return fail(US_NO_DEVICE, "Cannot use CUDA: no NVIDIA driver is installed; install 580 or later, or use another backend");
+    return fail(US_NO_DEVICE, "Cannot use CUDA: the driver supports CUDA %d.%d and %d.%d is needed; update it to 580 or later",
                 driver / 1000, driver % 1000 / 10, CUDART_VERSION / 1000, CUDART_VERSION % 1000 / 10);
+  }
+  if (e == cudaErrorNoDevice || (e == cudaSuccess && n == 0)) {
+    cudaGetLastError();
+    return fail(US_NO_DEVICE, "Cannot use CUDA: the driver finds no device; see nvidia-smi -L and CUDA_VISIBLE_DEVICES");
   }
   if (e != cudaSuccess) {
     cudaGetLastError();
-    return fail(US_NO_DEVICE, "Cannot use CUDA: %s", cudaGetErrorString(e));
+    return fail(US_NO_DEVICE, "Cannot use CUDA: %s (%s)", cudaGetErrorString(e), cudaGetErrorName(e));
   }
-  if (n == 0) return fail(US_NO_DEVICE, "Cannot use CUDA: the driver finds no device");
   for (int i = 0; i < n; i++) {
     cudaDeviceProp p;
-    if (cudaGetDeviceProperties(&p, i) == cudaSuccess && p.major * 10 + p.minor >= OLDEST) return US_OK;
+    if (const cudaError_t bad = cudaGetDeviceProperties(&p, i); bad != cudaSuccess) return cuda_error("a look at a device", bad);
+    if (p.major * 10 + p.minor >= OLDEST) return US_OK;
   }
   return fail(US_NO_DEVICE, "Cannot use CUDA: no device has compute capability %d.%d or later", OLDEST / 10, OLDEST % 10);
 }
@@ -127,8 +137,10 @@ US_API int32_t us_open(uint32_t device) {
     return US_OK;
   }
   if (const int rc = us_device_probe()) return rc;
-  if (device >= us_device_count()) {
-    return fail(US_NO_DEVICE, "Cannot open CUDA device %u: there are %u, numbered from 0", device, us_device_count());
+  int count = 0;
+  if (const cudaError_t e = cudaGetDeviceCount(&count); e != cudaSuccess) return cuda_error("us_open", e);
+  if (device >= static_cast<uint32_t>(count)) {
+    return fail(US_NO_DEVICE, "Cannot open CUDA device %u: the devices here are 0 to %d", device, count - 1);
   }
   if (const int rc = start(s, static_cast<int>(device))) return rc;
   if (s.capability < OLDEST) {
@@ -144,8 +156,9 @@ US_API int32_t us_open(uint32_t device) {
 US_API int32_t us_close(void) {
   State& s = state();
   std::lock_guard<std::mutex> hold(s.lock);
-  if (const int rc = enter(s)) return rc;
-  if (--s.opens == 0) release_all(s);
+  const int rc = enter(s);
+  if (s.opens == 0) return rc;
+  if (--s.opens == 0) release_all(s);  // a device that failed too
   return US_OK;
 }
 
@@ -168,7 +181,7 @@ US_API int32_t us_alloc(us_alloc_args* a) {
   if (e == cudaErrorMemoryAllocation) {
     size_t left = 0, all = 0;
     cudaGetLastError(), cudaMemGetInfo(&left, &all);
-    return fail(US_MEMORY, "Cannot allocate %.2f GiB: the device has %.2f of %.2f GiB left",
+    return fail(US_MEMORY, "Cannot allocate %.2f GiB: the device has %.2f of %.2f GiB left; nvidia-smi shows who holds the rest",
                 static_cast<double>(bytes) / 1073741824.0, static_cast<double>(left) / 1073741824.0,
                 static_cast<double>(all) / 1073741824.0);
   }
@@ -190,11 +203,10 @@ US_API int32_t us_free(uint32_t handle) {
   if (s.capturing) return recording("free");
   Slot* slot = s.find(handle);
   if (!slot) return fail(US_STALE, "Cannot free handle %u: it is not allocated or was freed", handle);
-  cudaStreamSynchronize(s.stream);
-  const cudaError_t e = cudaFree(slot->p);
+  const cudaError_t waited = cudaStreamSynchronize(s.stream), freed = cudaFree(slot->p);
   s.active -= slot->bytes;
   s.remove(handle);
-  return e == cudaSuccess ? US_OK : cuda_error("free", e);
+  return device_status("free", waited == cudaSuccess ? freed : waited);
 }
 
 namespace {
@@ -226,6 +238,8 @@ US_API int32_t us_upload(us_upload_args* a, const void* src) {
   int rc;
   char* dst = range(s, a->handle, join(a->off_lo, a->off_hi), bytes, rc);
   if (rc || bytes == 0) return rc;
+  const Span writes[] = {{dst, bytes}};
+  if ((rc = settle(nullptr, 0, writes, 1))) return rc;
   cudaError_t e;
   if (bytes <= RING_LARGEST) {
     if (s.ring_at + bytes > RING_BYTES) {
@@ -310,13 +324,17 @@ US_API int32_t us_graph_end(us_graph_end_args* a) {
   if (e == cudaSuccess && !unfinished) e = cudaGraphInstantiate(&exec, graph, 0);
   if (graph) cudaGraphDestroy(graph);
   if (unfinished) return unfinished;
-  if (e != cudaSuccess) return cudaGetLastError(), cuda_error("graph_end", e);
-  cudaGraphUpload(exec, s.stream);
+  if (e != cudaSuccess) return cuda_error("graph_end", e);
+  if (cudaGraphUpload(exec, s.stream) != cudaSuccess) cudaGetLastError();  // then the first launch brings it
   size_t slot = 0;
-  while (slot < s.graphs.size() && s.graphs[slot].exec) slot++;
+  while (slot < s.graphs.size() && (s.graphs[slot].exec || s.graphs[slot].generation >= GRAPHS)) slot++;
+  if (slot + 1 >= GRAPHS) {
+    cudaGraphExecDestroy(exec);
+    return fail(US_MEMORY, "Cannot record: all graph numbers are taken");
+  }
   if (slot == s.graphs.size()) s.graphs.push_back({});
   s.graphs[slot].exec = exec, s.live_graphs++;
-  a->graph = (s.graphs[slot].generation & 0xffff) << 16 | static_cast<uint32_t>(slot + 1);
+  a->graph = s.graphs[slot].generation << 16 | static_cast<uint32_t>(slot + 1);
   return US_OK;
 }
 
@@ -324,7 +342,7 @@ namespace {
 Recording* find_graph(State& s, uint32_t id) {
   const size_t slot = (id & 0xffff) - 1;
   if (id == 0 || slot >= s.graphs.size() || !s.graphs[slot].exec) return nullptr;
-  return (s.graphs[slot].generation & 0xffff) == id >> 16 ? &s.graphs[slot] : nullptr;
+  return s.graphs[slot].generation == id >> 16 ? &s.graphs[slot] : nullptr;
 }
 }  // namespace
 
@@ -345,14 +363,14 @@ US_API int32_t us_graph_free(uint32_t graph) {
   std::lock_guard<std::mutex> hold(s.lock);
   if (const int rc = enter(s)) return rc;
   if (const int rc = flush_pending()) return rc;
+  if (s.capturing) return recording("free a graph");
   Recording* g = find_graph(s, graph);
   if (!g) return fail(US_STALE, "Cannot free graph %u: it was freed or never recorded", graph);
-  cudaStreamSynchronize(s.stream);
-  cudaGraphExecDestroy(g->exec);
+  const cudaError_t waited = cudaStreamSynchronize(s.stream), freed = cudaGraphExecDestroy(g->exec);
   g->exec = nullptr, g->generation++;
   if (--s.live_graphs == 0) {
     for (char* p : s.retired) cudaFree(p);
     s.retired.clear();
   }
-  return US_OK;
+  return device_status("free a graph", waited == cudaSuccess ? freed : waited);
 }

@@ -35,6 +35,7 @@ int unsupported(const char* what, long value) {
 }
 
 int cuda_error(const char* what, cudaError_t e) {
+  cudaGetLastError();  // or the next launch would report it as its own
   const int status = e == cudaErrorMemoryAllocation ? US_MEMORY : US_DEVICE;
   return fail(status, "Cannot run %s: CUDA says %s (%s)", what, cudaGetErrorString(e), cudaGetErrorName(e));
 }
@@ -73,6 +74,7 @@ void* scratch(Scratch slot, size_t bytes) {
   void* p = nullptr;
   const cudaError_t e = cudaMalloc(&p, want);
   if (e != cudaSuccess) {
+    if (e != cudaErrorMemoryAllocation) return cuda_error("scratch memory", e), nullptr;
     cudaGetLastError();
     fail(US_MEMORY, "Cannot get %zu bytes of scratch memory: the device has no more", want);
     return nullptr;
@@ -85,8 +87,22 @@ void* scratch(Scratch slot, size_t bytes) {
 // ---- handles: slot in the low 20 bits (from 1), generation in the high 12 ----
 
 namespace {
-constexpr uint32_t SLOT_BITS = 20, SLOT_MASK = (1u << SLOT_BITS) - 1;
+constexpr uint32_t SLOT_BITS = 20, SLOT_MASK = (1u << SLOT_BITS) - 1, GENERATIONS = 1u << (32 - SLOT_BITS);
+
+/** Bytes that an element of the type must be aligned to: a misaligned access would end the process's use of the device. */
+uint64_t alignment(uint32_t dtype) {
+  if (dtype == US_F32 || dtype == US_I32) return 4;
+  return dtype == US_U8 || dtype == US_FP8_E4M3 ? 1 : 2;
 }
+
+/** Elements of the tensor; false when 2^56 or more, whose bytes might not be a number of 64 bits. */
+bool count_elements(const us_tensor& t, uint64_t& n) {
+  n = 1;
+  bool fits = true;
+  for (uint32_t s : t.shape) fits = fits && !__builtin_mul_overflow(n, s, &n) && n < (uint64_t{1} << 56);
+  return fits;
+}
+}  // namespace
 
 uint32_t State::add(char* p, size_t bytes) {
   uint32_t slot;
@@ -94,20 +110,26 @@ uint32_t State::add(char* p, size_t bytes) {
   else if (slots.size() < SLOT_MASK) slot = static_cast<uint32_t>(slots.size()), slots.push_back({});
   else return 0;
   slots[slot].p = p, slots[slot].bytes = bytes;
-  return (slots[slot].generation & 0xfff) << SLOT_BITS | (slot + 1);
+  return slots[slot].generation << SLOT_BITS | (slot + 1);
 }
 
 Slot* State::find(uint32_t handle) {
   const uint32_t slot = (handle & SLOT_MASK) - 1;
   if (handle == 0 || slot >= slots.size()) return nullptr;
   Slot& s = slots[slot];
-  return s.p && (s.generation & 0xfff) == handle >> SLOT_BITS ? &s : nullptr;
+  return s.p && s.generation == handle >> SLOT_BITS ? &s : nullptr;
 }
 
 void State::remove(uint32_t handle) {
   const uint32_t slot = (handle & SLOT_MASK) - 1;
-  slots[slot].p = nullptr, slots[slot].generation++;
-  free_slots.push_back(slot);
+  slots[slot].p = nullptr;
+  // A slot whose generations are used up is left: its next handle would be an old one again.
+  if (++slots[slot].generation < GENERATIONS) free_slots.push_back(slot);
+}
+
+void State::remove_all() {
+  for (uint32_t i = static_cast<uint32_t>(slots.size()); i-- > 0;)
+    if (slots[i].p) cudaFree(slots[i].p), remove(i + 1);
 }
 
 void State::count(size_t bytes) {
@@ -133,11 +155,21 @@ int resolve(const us_tensor& t, bool optional, Ten& out) {
   if (t.ndim > 4) return fail(US_INVALID, "Cannot use a tensor of %u axes: at most 4", t.ndim);
   out.dtype = static_cast<int>(t.dtype), out.ndim = static_cast<int>(t.ndim);
   for (int i = 0; i < 4; i++) out.shape[i] = t.shape[i];
+  uint64_t n;
+  if (!count_elements(t, n)) {
+    return fail(US_INVALID, "Cannot use a tensor of %u x %u x %u x %u elements: no device holds as many", t.shape[0],
+                t.shape[1], t.shape[2], t.shape[3]);
+  }
+  if (us_bytes(t.dtype, 256) == 0) return fail(US_UNSUPPORTED, "Cannot use element type %u: it is unknown", t.dtype);
   out.numel = us_numel(&t), out.cols = us_cols(&t), out.rows = us_rows(&t), out.bytes = us_bytes(t.dtype, out.numel);
   const uint64_t offset = us_offset(&t);
   if (offset > s->bytes || out.bytes > s->bytes - offset) {
     return fail(US_INVALID, "Cannot use a tensor of %zu bytes at offset %llu: the allocation has %zu bytes", out.bytes,
                 static_cast<unsigned long long>(offset), s->bytes);
+  }
+  if (offset % alignment(t.dtype)) {
+    return fail(US_INVALID, "Cannot use a tensor at offset %llu: it must be a multiple of %llu",
+                static_cast<unsigned long long>(offset), static_cast<unsigned long long>(alignment(t.dtype)));
   }
   out.p = s->p + offset;
   return US_OK;

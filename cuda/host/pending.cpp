@@ -201,6 +201,7 @@ bool wait_tall(const Gemm& g, int& rc) {
   if (const void* copy = shadow_of(thin)) t.thin[0] = copy;
   else p.reads.push_back(thin);
   p.reads.push_back(wide), p.writes.push_back(c_of(g));
+  forget_shadows(c_of(g));
   for (Tall& w : p.talls)
     if (w.wide == t.wide && w.W == t.W && w.r == t.r && w.by_rank == t.by_rank && w.count < MAX_SHARING && (w.count + 1) * w.r <= 64) {
       w.thin[w.count] = t.thin[0], w.out[w.count] = t.out[0], w.alpha[w.count] = t.alpha[0], w.count++;
@@ -210,17 +211,18 @@ bool wait_tall(const Gemm& g, int& rc) {
   return p.talls.size() < MAX_TALL || (rc = flush_pending(), true);
 }
 
-/** Calls run(list, count) with those of one rank and number of thin sides at a time. */
-template <class X, class Run> int by_shape(std::vector<X> left, Run run) {
+/** Calls run(list, count, fits) with those of one rank, number of thin sides and kernel at a time. */
+template <class X, class Run> int by_shape(std::vector<X> left, bool (*fits_sm90)(const X&), Run run) {
   while (!left.empty()) {
     X now[MAX_TALL];
     int count = 0;
     const int r = left[0].r, n = left[0].count;
+    const bool fits = fits_sm90(left[0]);
     for (size_t i = 0; i < left.size();) {
-      if (left[i].r == r && left[i].count == n) now[count++] = left[i], left.erase(left.begin() + static_cast<long>(i));
+      if (left[i].r == r && left[i].count == n && fits_sm90(left[i]) == fits) now[count++] = left[i], left.erase(left.begin() + static_cast<long>(i));
       else i++;
     }
-    if (const int rc = run(now, count)) return rc;
+    if (const int rc = run(now, count, fits)) return rc;
   }
   return US_OK;
 }
@@ -239,9 +241,9 @@ int flush_pending() {
   int rc = US_OK;
   if (!p.casts.empty()) rc = cast_adapters(p.dtype, p.casts.data(), static_cast<int>(p.casts.size()));
   if (!rc) {
-    rc = by_shape(p.thins, [&](const Thin* list, int count) {
-      return thin_fits_sm90(list[0]) ? run_thin_sm90(p.dtype, p.thin_by_k, p.rows, list, count)
-                                     : run_thin(p.dtype, p.thin_by_k, p.rows, list, count);
+    rc = by_shape<Thin>(p.thins, thin_fits_sm90, [&](const Thin* list, int count, bool fits) {
+      return fits ? run_thin_sm90(p.dtype, p.thin_by_k, p.rows, list, count)
+                  : run_thin(p.dtype, p.thin_by_k, p.rows, list, count);
     });
   }
   if (!rc && !p.products.empty()) {
@@ -250,8 +252,8 @@ int flush_pending() {
                 : gemm_segmented(p.dtype, p.b_by_k, p.rows, p.products.data(), count);
   }
   if (!rc) {
-    rc = by_shape(p.talls, [&](const Tall* list, int count) {
-      return tall_fits_sm90(list[0]) ? run_tall_sm90(p.dtype, p.rows, list, count) : run_tall(p.dtype, p.rows, list, count);
+    rc = by_shape<Tall>(p.talls, tall_fits_sm90, [&](const Tall* list, int count, bool fits) {
+      return fits ? run_tall_sm90(p.dtype, p.rows, list, count) : run_tall(p.dtype, p.rows, list, count);
     });
   }
   return rc;
@@ -281,6 +283,7 @@ bool defer_product(const Gemm& g, int& rc) {
 }
 
 bool defer_add(const Ten& out, const Ten& x) {
+  if (pending().dtype != out.dtype || reinterpret_cast<uintptr_t>(x.p) % 16) return false;
   for (Product& p : pending().products) {
     if (p.c != out.p || pending().rows * p.N * 2 != out.bytes || p.addend || is_written(span_of(x))) continue;
     p.addend = x.p;

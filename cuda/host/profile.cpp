@@ -20,9 +20,14 @@ bool running = false;
 void profile_mark(const char* name) {
   if (!running || state().capturing) return;
   cudaEvent_t e = nullptr;
-  if (cudaEventCreate(&e) != cudaSuccess) return;
-  cudaEventRecord(e, state().stream);
-  marks.push_back({name, e});
+  if (cudaEventCreate(&e) != cudaSuccess || cudaEventRecord(e, state().stream) != cudaSuccess) cudaGetLastError();
+  if (e) marks.push_back({name, e});
+}
+
+void profile_drop() {
+  running = false;
+  for (const Mark& m : marks) cudaEventDestroy(m.event);
+  marks.clear();
 }
 
 }  // namespace us
@@ -44,21 +49,19 @@ US_API int32_t us_profile_start(void) {
 US_API uint32_t us_profile_stop(char* out, uint32_t cap) {
   State& s = state();
   std::lock_guard<std::mutex> hold(s.lock);
-  if (enter(s) || flush_pending()) return 0;
-  running = false;
+  if (enter(s) || flush_pending() || s.capturing) return 0;
   cudaStreamSynchronize(s.stream);
   struct Row { const char* name; int calls; double ms; };
   std::vector<Row> rows;
   for (size_t i = 1; i < marks.size(); i++) {
     float ms = 0;
-    cudaEventElapsedTime(&ms, marks[i - 1].event, marks[i].event);
+    if (cudaEventElapsedTime(&ms, marks[i - 1].event, marks[i].event) != cudaSuccess) cudaGetLastError(), ms = 0;
     size_t r = 0;
     while (r < rows.size() && strcmp(rows[r].name, marks[i].name)) r++;
     if (r == rows.size()) rows.push_back({marks[i].name, 0, 0});
     rows[r].calls++, rows[r].ms += ms;
   }
-  for (const Mark& m : marks) cudaEventDestroy(m.event);
-  marks.clear();
+  profile_drop();
   std::string text;
   for (const Row& r : rows) {
     char line[160];

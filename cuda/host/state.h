@@ -7,7 +7,7 @@
 
 namespace us {
 
-/** One allocation. `generation` counts the frees of the slot, so that a stale handle is told from a new one. */
+/** One allocation. `generation` counts the frees of the slot, so that a stale handle is told from a new one; so for graphs. */
 struct Slot { char* p; size_t bytes; uint32_t generation; };
 struct Room { char* p; size_t bytes; };
 struct Recording { cudaGraphExec_t exec; uint32_t generation; };
@@ -33,6 +33,8 @@ struct State {
   uint32_t add(char* p, size_t bytes);
   Slot* find(uint32_t handle);
   void remove(uint32_t handle);
+  /** Frees every allocation; their handles stay stale when the library is opened again. */
+  void remove_all();
   /** Adds to the bytes in use. */
   void count(size_t bytes);
 };
@@ -40,6 +42,8 @@ struct State {
 State& state();
 /** Notes the launch just made when a profile runs. */
 void profile_mark(const char* name);
+/** Ends a profile that nobody ended. */
+void profile_drop();
 /** The library is open, and its device is this thread's. */
 int enter(State& s);
 const char* last_error();
