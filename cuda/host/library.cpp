@@ -89,9 +89,13 @@ void* scratch(Scratch slot, size_t bytes) {
 namespace {
 constexpr uint32_t SLOT_BITS = 20, SLOT_MASK = (1u << SLOT_BITS) - 1, GENERATIONS = 1u << (32 - SLOT_BITS);
 
+/** Elements that are whole blocks of every type. */
+constexpr uint64_t LARGEST_BLOCK = 128 * 128;
+
 /** Bytes that an element of the type must be aligned to: a misaligned access would end the process's use of the device. */
 uint64_t alignment(uint32_t dtype) {
   if (dtype == US_F32 || dtype == US_I32) return 4;
+  if (dtype == US_FP8_128) return 16;
   return dtype == US_U8 || dtype == US_FP8_E4M3 ? 1 : 2;
 }
 
@@ -160,7 +164,7 @@ int resolve(const us_tensor& t, bool optional, Ten& out) {
     return fail(US_INVALID, "Cannot use a tensor of %u x %u x %u x %u elements: no device holds as many", t.shape[0],
                 t.shape[1], t.shape[2], t.shape[3]);
   }
-  if (us_bytes(t.dtype, 256) == 0) return fail(US_UNSUPPORTED, "Cannot use element type %u: it is unknown", t.dtype);
+  if (us_bytes(t.dtype, LARGEST_BLOCK) == 0) return fail(US_UNSUPPORTED, "Cannot use element type %u: it is unknown", t.dtype);
   out.numel = us_numel(&t), out.cols = us_cols(&t), out.rows = us_rows(&t), out.bytes = us_bytes(t.dtype, out.numel);
   const uint64_t offset = us_offset(&t);
   if (offset > s->bytes || out.bytes > s->bytes - offset) {

@@ -165,6 +165,7 @@ bool wait_thin(const Gemm& g, int& rc) {
   if (rc || (small && !b16)) return rc != US_OK;
   void* copy = ring(c_of(g).bytes, rc);
   if (rc || !copy) return rc != US_OK;
+  if (small && copy < b16) b16 = ring(g.N * g.K * 2, rc);  // the ring began again in between: so does this
   if ((rc = admit(g.M, g.c_type))) return true;
   const bool alike = p.thins.empty() || p.thin_by_k == !g.trans_b;
   if (!alike || is_written(a_of(g)) || is_written(b_of(g)) || is_read(c_of(g)) || (is_written(c_of(g)) && !supersede(c_of(g))))
