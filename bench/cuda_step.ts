@@ -2,8 +2,10 @@
  * How fast is a LoRA step on the GPU? Llama-3.2-3B's shape with random weights, r = 16 on all seven linears, bf16, packed
  * sequences of 2048 tokens. The ceiling is that of the same run of bench/cuda_peers.py: GEMMs, attention, memory passes.
  *
- *   deno run -A bench/cuda_step.ts [--batch 4] [--checkpoint] [--steps 8] [--layers 28] [--chunk 2048] [--fp8] [--profile] [--model DIR]
+ *   deno run -A bench/cuda_step.ts [--batch 4] [--checkpoint none|full|selective] [--budget 16] [--steps 8]
+ *     [--layers 28] [--chunk 1024] [--fp8] [--profile] [--model DIR]
  *
+ * --checkpoint: what stays of the blocks between the passes; --budget: GiB that `selective` may take.
  * --model: where the random model is written (6.4 GB) or was written before; --profile: steps without a graph, and a table of
  * the last one's launches.
  * @module
@@ -19,8 +21,11 @@ import type { Backend } from "../src/core/backend.ts";
 import { Random } from "../src/core/philox.ts";
 import type { Batch } from "../src/data/types.ts";
 import { loadModel, openModel, roundSource } from "../src/models/mod.ts";
+import { type CheckpointMode, chooseCheckpointing } from "../src/train/checkpointing.ts";
 import { createOptimizer } from "../src/train/optimizers.ts";
 import { Stepper } from "../src/train/step.ts";
+import type { OptimOptions } from "../src/train/types.ts";
+import { llamaConfig, LORA, memoryLine } from "./llama_3b.ts";
 
 const { values: flags } = parseArgs({
   options: {
@@ -28,8 +33,9 @@ const { values: flags } = parseArgs({
     length: { type: "string", default: "2048" },
     layers: { type: "string", default: "28" },
     steps: { type: "string", default: "8" },
-    chunk: { type: "string", default: "2048" },
-    checkpoint: { type: "boolean", default: false },
+    chunk: { type: "string", default: "1024" },
+    checkpoint: { type: "string", default: "none" },
+    budget: { type: "string", default: "16" },
     profile: { type: "boolean", default: false },
     fp8: { type: "boolean", default: false },
     model: { type: "string", default: "/tmp/llama-3b-shape" },
@@ -37,38 +43,7 @@ const { values: flags } = parseArgs({
 });
 const LENGTH = Number(flags.length), BATCH = Number(flags.batch), STEPS = Number(flags.steps);
 
-const CONFIG = {
-  model_type: "llama",
-  architectures: ["LlamaForCausalLM"],
-  vocab_size: 128256,
-  hidden_size: 3072,
-  num_hidden_layers: Number(flags.layers),
-  num_attention_heads: 24,
-  num_key_value_heads: 8,
-  head_dim: 128,
-  intermediate_size: 8192,
-  max_position_embeddings: 131072,
-  rms_norm_eps: 1e-5,
-  rope_theta: 500000,
-  hidden_act: "silu",
-  tie_word_embeddings: true,
-  bos_token_id: 128000,
-  eos_token_id: 128001,
-};
-
-const LORA = {
-  r: 16,
-  alpha: 16,
-  rslora: false,
-  dora: false,
-  dropout: 0,
-  targetModules: "all-linear",
-  rankPattern: {},
-  alphaPattern: {},
-  modulesToSave: [],
-  bias: "none",
-  baseModel: null,
-} as const;
+const CONFIG = llamaConfig(Number(flags.layers));
 
 /** Normal numbers of size 0.02 as bf16, one block of 4M laid end to end. */
 function randomBlock(): Uint16Array {
@@ -164,12 +139,21 @@ function bound(t: Backend, k: string | symbol): unknown {
   return typeof v === "function" ? v.bind(t) : v;
 }
 
-const source = flags.fp8 ? roundSource(openModel(dir)) : openModel(dir), loading = performance.now();
+const source = flags.fp8 ? roundSource(openModel(dir)) : openModel(dir), GIB = 2 ** 30;
+const optim: OptimOptions = {
+  ...{ name: "adamw_torch", lr: 2e-4, betas: [0.9, 0.999], eps: 1e-8, weightDecay: 0.01, maxGradNorm: 1 },
+  ...{ schedule: "constant", warmupSteps: 0, totalSteps: STEPS },
+};
+const pass = {
+  ...{ maxTokens: BATCH * LENGTH, maxSequences: BATCH, maxLength: LENGTH, chunk: Number(flags.chunk) },
+};
+const planned = chooseCheckpointing(source, be, {
+  ...{ mode: flags.checkpoint as CheckpointMode, budget: Number(flags.budget) * GIB, lora: LORA, pass, optim },
+});
+console.log(`ROW planned ${memoryLine(planned)}`);
+const loading = performance.now();
 const model = await loadModel(source, {
-  backend: be,
-  lora: LORA,
-  checkpoint: flags.checkpoint,
-  maxLength: LENGTH,
+  ...{ backend: be, lora: LORA, checkpoint: planned.checkpoint, maxLength: LENGTH },
 });
 await be.fence();
 const loadSeconds = (performance.now() - loading) / 1000;
@@ -182,23 +166,7 @@ for (const p of model.params!.list) {
     Float32Array.from({ length: p.value.shape[0] * p.value.shape[1] }, () => 0.02 * (random.uniform() - 0.5)),
   );
 }
-const optimizer = createOptimizer(be, model.params!, {
-  name: "adamw_torch",
-  lr: 2e-4,
-  betas: [0.9, 0.999],
-  eps: 1e-8,
-  weightDecay: 0.01,
-  maxGradNorm: 1,
-  schedule: "constant",
-  warmupSteps: 0,
-  totalSteps: STEPS,
-});
-const stepper = new Stepper(model, optimizer, {
-  maxTokens: BATCH * LENGTH,
-  maxSequences: BATCH,
-  maxLength: LENGTH,
-  chunk: Number(flags.chunk),
-});
+const optimizer = createOptimizer(be, model.params!, optim), stepper = new Stepper(model, optimizer, pass);
 const batch = randomBatch(), times: number[] = [], losses: number[] = [];
 const profile = flags.profile ? await openProfile() : null;
 for (let t = 1; t <= STEPS; t++) {
@@ -210,21 +178,20 @@ for (let t = 1; t <= STEPS; t++) {
   if (t === 1) console.log(`ROW first step ends ${((performance.now() - opening) / 1000).toFixed(2)} s after opening`);
 }
 profile?.print();
-const GIB = 1073741824,
-  { active, peak } = be.memory(),
+const { active, peak } = be.memory(),
   best = Math.min(...times.slice(2)),
   sorted = times.slice(2).sort((a, b) => a - b);
 const median = sorted[sorted.length >> 1];
 console.log(`ROW losses ${losses.map((l) => l.toFixed(4)).join(" ")}`);
 console.log(`ROW steps ms ${times.map((t) => t.toFixed(1)).join(" ")}`);
 console.log(
-  `ROW batch ${BATCH} x ${LENGTH}${flags.checkpoint ? " checkpointed" : ""}: median ${median.toFixed(1)} ms, best ${
+  `ROW batch ${BATCH} x ${LENGTH}, checkpointing ${flags.checkpoint}: median ${median.toFixed(1)} ms, best ${
     best.toFixed(1)
   } ms, ` +
     `${(BATCH * LENGTH / median * 1000).toFixed(0)} tokens/s; peak ${(peak / GIB).toFixed(2)} GiB, active ${
       (active / GIB).toFixed(2)
     }, ` +
-    `arena ${(stepper.pass.arena.peakBytes / GIB).toFixed(2)}`,
+    `arena ${(stepper.pass.arena.peakBytes / GIB).toFixed(2)}, planned ${(planned.memory.total / GIB).toFixed(2)}`,
 );
 stepper.close();
 optimizer.close();

@@ -82,9 +82,10 @@ const LORA = {
     help: "Steps between two decisions of --adaptive_rank; None: a twentieth of the run." },
   random_state: { kind: "int", default: 3407, range: [0, 2 ** 53 - 1], unsloth: true,
     help: "Seed of the adapters' start." },
-  use_gradient_checkpointing: { kind: "text", default: "unsloth", choices: ["unsloth", "true", "false"], unsloth: true,
-    help: "true: keep only the blocks' inputs and recompute; false: keep all; unsloth: recompute only if " +
-      "memory asks for it." },
+  use_gradient_checkpointing: { kind: "text", default: "unsloth", unsloth: true, also: ["gradient_checkpointing"],
+    choices: ["unsloth", "true", "false", "full", "none", "selective"],
+    help: "true or full: keep only the blocks' inputs and recompute; false or none: keep all; selective: keep what " +
+      "recomputes dearest, as far as memory goes; unsloth: selective within half of the memory." },
 } as const satisfies Group;
 
 // deno-fmt-ignore

@@ -8,6 +8,7 @@ import { dirname, resolve } from "node:path";
 import type { Backend } from "../core/backend.ts";
 import { ConfigError } from "../core/errors.ts";
 import { describeCounts, showExample } from "../data/mod.ts";
+import { recomputes } from "../nn/checkpoint.ts";
 import type { Config } from "./config.ts";
 import { bytesText, count, type Terminal } from "./terminal.ts";
 import type { TrainSetup } from "./train_setup.ts";
@@ -40,7 +41,7 @@ export function showPlan(s: TrainSetup, config: Config, be: Backend, terminal: T
       bytesText(memory.weights)
     }, ` +
       `adapters and optimiser ${bytesText(memory.params + memory.grads + memory.optimizer)}, ` +
-      `activations ${bytesText(memory.arena)}${s.checkpoint ? " (recomputed in the backward)" : ""}`,
+      `activations ${bytesText(memory.arena)}${recomputes(s.checkpoint) ? " (recomputed in the backward)" : ""}`,
   );
   const epochs = (optim.totalSteps / s.stepsPerEpoch).toFixed(2);
   terminal.out(

@@ -4,7 +4,7 @@
  * @module
  */
 import type { Backend } from "../core/backend.ts";
-import { ConfigError, MemoryError } from "../core/errors.ts";
+import { ConfigError } from "../core/errors.ts";
 import type { Counts, Dataset } from "../data/mod.ts";
 import {
   type LoraOptions,
@@ -19,19 +19,19 @@ import {
   type AdaptiveRankOptions,
   checkAdaptiveRank,
   defaultInterval,
-  passOptions,
   rankSchedule,
   stepsPerEpoch,
   type TrainRun,
 } from "../train/mod.ts";
-import { type MemoryPlan, planMemory } from "../train/plan.ts";
+import type { Checkpointing } from "../nn/checkpoint.ts";
+import type { MemoryPlan } from "../train/plan.ts";
 import type { OptimOptions } from "../train/types.ts";
 import type { Config } from "./config.ts";
 import type { CliContext } from "./context.ts";
 import { findModel, type FoundModel } from "./find_model.ts";
 import { loraOptions } from "./lora_options.ts";
+import { planRun } from "./plan_run.ts";
 import type { Settings } from "./settings.ts";
-import { bytesText } from "./terminal.ts";
 import { chooseTemplate, loadData } from "./train_data.ts";
 
 /** Everything known before the weights are read. */
@@ -48,8 +48,8 @@ export interface TrainSetup {
   /** The run but for the loaded model. */
   readonly run: Omit<TrainRun, "model">;
   readonly stepsPerEpoch: number;
-  /** Whether blocks are recomputed in the backward. */
-  readonly checkpoint: boolean;
+  /** What stays of the blocks between the passes. */
+  readonly checkpoint: Checkpointing;
   readonly memory: MemoryPlan;
 }
 
@@ -89,7 +89,7 @@ export async function setUp({ config, given }: Settings, be: Backend, context: C
     ...{ tensorboard: config.report_to === "tensorboard", settings: fingerprint(config, found, data.counts, steps) },
     signal: context.signal,
   };
-  const { checkpoint, memory } = planCheckpointing(config, source, be, lora, run);
+  const { checkpoint, memory } = planRun(config, source, be, lora, run);
   return { found, source, tokenizer, ...data, lora, run, stepsPerEpoch: perEpoch, checkpoint, memory };
 }
 
@@ -180,45 +180,4 @@ function fingerprint(c: Config, found: FoundModel, counts: Counts, steps: number
   ] as const;
   const same = Object.fromEntries(names.map((n) => [n, c[n]]));
   return { model: found.name, rows: counts.rows, tokens: counts.tokens, trained: counts.trainedTokens, steps, ...same };
-}
-
-/** What loading and planning call full fine-tuning, or adapters. */
-export function trainedBy(lora: LoraOptions | null): { full: true } | { lora: LoraOptions } {
-  return lora ? { lora } : { full: true };
-}
-
-type Planned = Pick<TrainSetup, "checkpoint" | "memory">;
-
-/**
- * `unsloth` keeps all activations when that fits into half of what the device has left, else recomputes.
- * @throws {MemoryError} when the plan exceeds the device
- */
-function planCheckpointing(
-  config: Config,
-  source: ModelSource,
-  be: Backend,
-  lora: LoraOptions | null,
-  run: Omit<TrainRun, "model">,
-): Planned {
-  const plan = (checkpoint: boolean): Planned => {
-    const memory = planMemory(source, be, { ...trainedBy(lora), checkpoint, pass: passOptions(run), optim: run.optim });
-    return { checkpoint, memory };
-  };
-  const { limit, active } = be.memory(), wanted = config.use_gradient_checkpointing;
-  const kept = plan(wanted === "true");
-  const roomy = limit === 0 || kept.memory.total <= (limit - active) / 2;
-  const chosen = wanted === "unsloth" && !roomy ? plan(true) : kept;
-  if (limit > 0 && chosen.memory.total > limit - active) {
-    const way = chosen.checkpoint
-      ? "lower --per_device_train_batch_size or --max_seq_length"
-      : "use --use_gradient_checkpointing true";
-    throw new MemoryError(
-      `Cannot train: the run needs ${bytesText(chosen.memory.total)} and the device has ${
-        bytesText(limit - active)
-      }; ${way}`,
-      chosen.memory.total,
-      limit - active,
-    );
-  }
-  return chosen;
 }

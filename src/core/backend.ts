@@ -152,7 +152,10 @@ export interface Ops {
   ): void;
   /** h = act(gate) · up, or act(gate) without up. */
   glu(h: Tensor, /*[N,F]*/ gate: Tensor, up: Tensor | null, act: Act): void;
-  /** Also rewrites h, so that h need not be saved between the passes. dGate may be gate's and dUp may be up's memory. */
+  /**
+   * Also rewrites h, so that h need not be saved between the passes. dGate may be gate's memory, dUp up's, and h dH's: an
+   * element is read before it is written.
+   */
   gluBwd(
     dGate: Tensor,
     dUp: Tensor | null,

@@ -9,6 +9,7 @@ import { FormatError } from "../core/errors.ts";
 import { byteLength, numel, slice, type Tensor } from "../core/tensor.ts";
 import type { FloatTensor } from "../formats/adapter.ts";
 import { usableType } from "../formats/stored.ts";
+import { type Checkpointing, checkpointing } from "../nn/checkpoint.ts";
 import { Decoder } from "../nn/decoder.ts";
 import { Params } from "../nn/params.ts";
 import { FROZEN, type LoraOptions, moduleOf, planFull, planLora, type TrainPlan } from "./adapter.ts";
@@ -24,8 +25,8 @@ export interface LoadOptions {
   readonly lora?: LoraOptions;
   /** Train every tensor, in f32. */
   readonly full?: boolean;
-  /** Keep only each block's input for the backward. Default true. */
-  readonly checkpoint?: boolean;
+  /** What stays of each block between the passes; true: its input, false: all that products make. Default true. */
+  readonly checkpoint?: boolean | Checkpointing;
   /** Longest sequence in tokens. */
   readonly maxLength: number;
   readonly onProgress?: (bytes: number, total: number) => void;
@@ -43,7 +44,7 @@ export interface Model {
   readonly params: Params | null;
   readonly plan: TrainPlan;
   readonly lora: LoraOptions | null;
-  readonly checkpoint: boolean;
+  readonly checkpoint: Checkpointing;
   /** PiSSA's A and B as they were at the start, by parameter name: what the frozen weights lack. Else empty. */
   readonly first: ReadonlyMap<string, FloatTensor>;
   /** Frozen tensors by our names, where they lie on the device. */
@@ -108,7 +109,7 @@ export async function loadModel(source: ModelSource, o: LoadOptions): Promise<Mo
   }
   noteConversions(places, o.note);
   await upload(source, weights, params, plan, o);
-  const checkpoint = o.checkpoint ?? true;
+  const checkpoint = checkpointing(source.config.layers, o.checkpoint ?? true);
   const decoder = new Decoder({
     be,
     config: source.config,

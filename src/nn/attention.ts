@@ -1,11 +1,21 @@
 /** Causal grouped-query attention with rotary positions, and q/k norms where a family has them. @module */
 import type { AttnOpts } from "../core/backend.ts";
 import { reshape, type Tensor } from "../core/tensor.ts";
-import type { Linear } from "./linear.ts";
-import { backwardFrom, forwardInto } from "./mlp.ts";
-import type { Mixer } from "./block.ts";
+import type { Kept, Linear } from "./linear.ts";
+import {
+  backwardFrom,
+  forwardInto,
+  forwardLast,
+  type Held,
+  LEVEL,
+  type Level,
+  type Mixer,
+  type Placing,
+  reserveAll,
+} from "./mixer.ts";
 import type { Run } from "./module.ts";
 import type { Norm } from "./norm.ts";
+import { withKeep } from "./run.ts";
 
 /** A layer's inverse frequencies on the device; null: this layer does not rotate. */
 export interface DeviceRope {
@@ -29,72 +39,115 @@ export interface AttentionParts {
   readonly opts: AttnOpts;
 }
 
+/** q or k: as its linear gives it, and as attention sees it, normed and rotated. */
+interface Side {
+  /** [N,heads,d]; without a norm it is rotated in place. */
+  readonly raw: Tensor;
+  readonly norm: Norm | null;
+  readonly stat: Tensor | null;
+  /** Where the normed one stays; null without a norm, or where it is made again in the backward. */
+  readonly normed: Tensor | null;
+}
+
+/** Memory between the passes. */
+export interface AttentionPlace {
+  readonly q: Side;
+  readonly k: Side;
+  readonly v: Tensor /* [N,K,d] */;
+  readonly mixed: Tensor /* [N,H,d] */;
+  readonly lse: Tensor /* f32 [H,N] */;
+  readonly inputs: readonly Kept[];
+  readonly o: Kept;
+  /** `mixed` and `lse` are there already. */
+  readonly mixedReady: boolean;
+  /** What o keeps is there already. */
+  readonly oReady: boolean;
+}
+
 /** out = o(attend(rope(norm(q)), rope(norm(k)), v)). */
-export class Attention implements Mixer {
+export class Attention implements Mixer<AttentionPlace> {
   readonly parts: AttentionParts;
 
   constructor(parts: AttentionParts) {
     this.parts = parts;
   }
 
-  forward(out: Tensor, /*[N,D]*/ x: Tensor, /*[N,D]*/ run: Run): void {
-    this.#run(out, x, run);
+  hold(n: number, level: Level, last: boolean, run: Run): Held {
+    const { o } = this.parts;
+    return {
+      result: level >= LEVEL.attention ? this.#result(n, run) : null,
+      last: last && level >= LEVEL.middle && o.keepsLittle ? o.reserve(n, run) : null,
+    };
   }
 
-  refill(x: Tensor, /*[N,D]*/ run: Run): void {
-    this.#run(null, x, run);
+  place(n: number, run: Run, o: Placing = {}): AttentionPlace {
+    const { heads, kvHeads, headDim, inputs, qNorm, kNorm } = this.parts, { held } = o, ready = o.ready ?? false;
+    const q = this.#side(n, heads, qNorm, run, o), k = this.#side(n, kvHeads, kNorm, run, o);
+    const [mixed, lse] = held?.result ?? this.#result(n, run);
+    return {
+      ...{ q, k, v: run.arena.act(n, kvHeads, headDim), mixed, lse },
+      ...{ inputs: reserveAll(inputs, n, run), o: held?.last ?? this.parts.o.reserve(n, run) },
+      ...{ mixedReady: ready && !!held?.result, oReady: ready && !!held?.last },
+    };
   }
 
-  #run(out: Tensor | null, x: Tensor, run: Run): void {
-    const { arena, be } = run, { heads, kvHeads, headDim, opts, layer } = this.parts, [n] = x.shape;
-    const q0 = arena.act(n, heads * headDim),
-      k0 = arena.act(n, kvHeads * headDim),
-      v0 = arena.act(n, kvHeads * headDim);
-    forwardInto(this.parts.inputs, [q0, k0, v0], x, run);
-    const q = this.#place(reshape(q0, n, heads, headDim), this.parts.qNorm, run);
-    const k = this.#place(reshape(k0, n, kvHeads, headDim), this.parts.kNorm, run);
-    const v = reshape(v0, n, kvHeads, headDim);
-    const mixed = arena.act(n, heads, headDim);
-    const lse = arena.tensor("f32", heads, n);
+  #result(n: number, run: Run): [Tensor, Tensor] {
+    const { heads, headDim } = this.parts;
+    return [run.arena.act(n, heads, headDim), run.arena.tensor("f32", heads, n)];
+  }
+
+  #side(n: number, heads: number, norm: Norm | null, run: Run, o: Placing): Side {
+    const { arena } = run, raw = arena.act(n, heads, this.parts.headDim);
+    if (!norm) return { raw, norm, stat: null, normed: null };
+    return { raw, norm, stat: norm.reserve(raw, run), normed: o.lean ? null : arena.act(...raw.shape) };
+  }
+
+  forward(
+    out: Tensor | null,
+    x: Tensor, /*[N,D]*/
+    run: Run,
+    place: AttentionPlace = this.place(x.shape[0], run),
+  ): void {
+    const { arena, be } = run, { opts, layer } = this.parts, { v, mixed, lse } = place;
+    forwardInto(this.parts.inputs, [place.q.raw, place.k.raw, v].map(flat), x, run, place.inputs);
+    const mark = arena.mark(), q = this.#turned(place.q, run), k = this.#turned(place.k, run);
     if (run.cache) {
       const { k: kc, v: vc, seq } = run.cache;
       be.cacheWrite(kc[layer], vc[layer], k, v, seq, run.pos);
       be.attentionCached(mixed, q, kc[layer], vc[layer], seq, run.pos, opts);
-    } else {
+    } else if (!place.mixedReady) {
       be.attention(mixed, lse, q, k, v, run.seqs, opts);
     }
-    const flat = reshape(mixed, n, heads * headDim);
-    if (out) this.parts.o.forward([out], flat, run);
-    else this.parts.o.refill(flat, run);
-    run.save(this, x, q, k, v, mixed, lse);
+    arena.release(mark);
+    forwardLast(this.parts.o, out, flat(mixed), run, place.o, place.oReady);
+    run.save(this, place);
   }
 
   /** Norm, then rotation in place. */
-  #place(x: Tensor, /*[N,heads,d]*/ norm: Norm | null, run: Run): Tensor {
-    const { rope } = this.parts;
-    const y = norm ? run.arena.act(...x.shape) : x;
-    norm?.forward(y, x, run);
+  #turned({ raw, norm, stat, normed }: Side, run: Run): Tensor {
+    const { rope } = this.parts, y = norm ? normed ?? run.arena.act(...raw.shape) : raw;
+    norm?.forward(y, raw, run, stat!);
     if (rope) run.be.rope(y, run.pos, rope.freqs, { sign: 1, factor: rope.factor });
     return y;
   }
 
-  /** dx = . */
-  backward(dx: Tensor, dy: Tensor, run: Run): void {
-    const { arena, be } = run, mark = arena.mark(), { o, opts } = this.parts;
-    const [x, q, k, v, mixed, lse] = run.load(this);
-    const [n] = x.shape, wide = q.shape[1] * q.shape[2], narrow = k.shape[1] * k.shape[2];
+  backward(dy: Tensor, /*[N,D]*/ input: () => Tensor, run: Run): Tensor {
+    const { arena, be } = run, { o, opts, inputs } = this.parts;
+    const [place] = run.load<[AttentionPlace]>(this), { v, mixed, lse } = place, once = withKeep(run, false);
+    const [q, k] = [place.q, place.k].map((s) => s.norm ? s.normed ?? this.#turned(s, once) : s.raw);
+    const dq = arena.act(...q.shape), dk = arena.act(...k.shape), dv = arena.act(...v.shape), mark = arena.mark();
     const dMixed = arena.act(...mixed.shape);
-    const p = o.backwardInput(reshape(dMixed, n, wide), [dy], run, 0);
-    o.backwardParams(p, [dy], reshape(mixed, n, wide), run);
-    const dq = arena.act(...q.shape), dk = arena.act(...k.shape), dv = arena.act(...v.shape);
+    const p = o.backwardInput(flat(dMixed), [dy], run, 0);
+    o.backwardParams(p, [dy], flat(mixed), run);
     be.attentionBwd(dq, dk, dv, dMixed, q, k, v, mixed, lse, run.seqs, opts);
-    const dk0 = this.#unplace(dk, this.parts.kNorm, run), dq0 = this.#unplace(dq, this.parts.qNorm, run);
-    const grads = [reshape(dq0, n, wide), reshape(dk0, n, narrow), reshape(dv, n, narrow)];
-    backwardFrom(this.parts.inputs, dx, grads, x, run);
     arena.release(mark);
+    const dk0 = this.#unturned(dk, place.k, run), dq0 = this.#unturned(dq, place.q, run);
+    const dx = arena.act(...dy.shape);
+    backwardFrom(inputs, dx, [dq0, dk0, dv].map(flat), input(), run);
+    return dx;
   }
 
-  #unplace(dy: Tensor, norm: Norm | null, run: Run): Tensor {
+  #unturned(dy: Tensor, { norm }: Side, run: Run): Tensor {
     const { rope } = this.parts;
     if (rope) run.be.rope(dy, run.pos, rope.freqs, { sign: -1, factor: rope.factor });
     if (!norm) return dy;
@@ -103,4 +156,10 @@ export class Attention implements Mixer {
     norm.backward(dx, dy, run);
     return dx;
   }
+}
+
+/** [N,heads,d] as [N,heads·d]. */
+function flat(t: Tensor): Tensor {
+  const [n, heads, d] = t.shape;
+  return reshape(t, n, heads * d);
 }

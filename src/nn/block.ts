@@ -1,110 +1,143 @@
-/** One decoder layer: attention and feed-forward, each between norms, added to the residual stream. @module */
+/**
+ * One decoder layer: attention and feed-forward, each between norms, added to the residual stream. How much of it stays
+ * between the passes is a level (mixer.ts); the rest is computed again in the backward (Chen et al. 2016). The recomputed
+ * numbers are the first ones to the bit, since the same calls see the same inputs.
+ * @module
+ */
 import type { Tensor } from "../core/tensor.ts";
-import type { Module, Run } from "./module.ts";
+import { type Held, LEVEL, type Level, type Mixer, type Placing } from "./mixer.ts";
+import type { Run } from "./module.ts";
 import type { Norm } from "./norm.ts";
-
-/** What stands between two norms; `refill` keeps what `forward` keeps and gives no output. */
-export interface Mixer extends Module {
-  refill(x: Tensor, /*[N,D]*/ run: Run): void;
-}
+import { withKeep } from "./run.ts";
 
 /** A mixer with its norms: x + post(mixer(pre(x))). A block is two of these. */
-export class Residual {
+export class Residual<P = unknown> {
   readonly pre: Norm;
-  readonly mixer: Mixer;
+  readonly mixer: Mixer<P>;
   readonly post: Norm | null;
 
   /** @param post gemma 2 and 3; null elsewhere */
-  constructor(pre: Norm, mixer: Mixer, post: Norm | null) {
+  constructor(pre: Norm, mixer: Mixer<P>, post: Norm | null) {
     this.pre = pre;
     this.mixer = mixer;
     this.post = post;
   }
 
-  /**
-   * out = x + post(mixer(pre(x))). `out` may be `x`, and then nothing may be kept.
-   */
-  forward(out: Tensor, /*[N,D]*/ x: Tensor, /*[N,D]*/ run: Run): void {
-    const { arena, be } = run;
-    const normed = arena.act(...x.shape);
-    this.pre.forward(normed, x, run);
-    // Without a post-norm the mixer may write where the sum goes, unless that is x itself.
-    const y = this.post || out === x ? arena.act(...x.shape) : out;
-    this.mixer.forward(y, normed, run);
-    if (!this.post) {
-      be.add(out, y, x);
-      return;
-    }
-    const z = out === x ? arena.act(...x.shape) : out;
-    this.post.forward(z, y, run);
-    be.add(out, z, x);
+  /** Places what stays at a level under `products`; a post-norm needs the last linear's output again, and so its input. */
+  hold(n: number, level: Level, run: Run): Held {
+    return this.mixer.hold(n, level, !this.post, run);
   }
 
-  /** What `forward` keeps, without its output. */
-  refill(x: Tensor, /*[N,D]*/ run: Run): void {
-    const { arena } = run, normed = arena.act(...x.shape);
-    this.pre.forward(normed, x, run);
-    if (!this.post) return this.mixer.refill(normed, run);
-    const y = arena.act(...x.shape); // the post-norm's backward needs it
-    this.mixer.forward(y, normed, run);
-    this.post.forward(arena.act(...x.shape), y, run);
+  /**
+   * out = x + post(mixer(pre(x))). `out` may be `x`, and then nothing may be kept; null: only what the backward reads is
+   * made. In a run that keeps, `out` must have been placed before.
+   */
+  forward(out: Tensor | null, x: Tensor, /*[N,D]*/ run: Run, o: Placing = {}): void {
+    const { arena, be } = run, { pre, mixer, post } = this;
+    const normed = run.keep && !o.lean ? arena.act(...x.shape) : null, stat = pre.reserve(x, run);
+    const place = mixer.place(x.shape[0], run, o), y = post ? arena.act(...x.shape) : null;
+    const postStat = y && post!.reserve(y, run), mark = arena.mark(), input = normed ?? arena.act(...x.shape);
+    pre.forward(input, x, run, stat);
+    // Without a post-norm the mixer may write where the sum goes, unless that is x itself.
+    const sum = out && out !== x ? out : out || post ? arena.act(...x.shape) : null;
+    mixer.forward(y ?? sum, input, run, place);
+    if (y) post!.forward(sum!, y, run, postStat!);
+    if (out) be.add(out, sum!, x);
+    arena.release(mark);
+    run.save(this, x, ...normed ? [normed] : []);
   }
 
   /** In place: d holds the gradient of out and then of x. */
   backward(d: Tensor, /*[N,D]*/ run: Run): void {
-    const { arena, be } = run, mark = arena.mark();
+    const { arena, be } = run, mark = arena.mark(), [x, normed] = run.load(this);
     let dy = d;
     if (this.post) {
       dy = arena.act(...d.shape);
       be.fill(dy, 0);
       this.post.backward(dy, d, run);
     }
-    const dn = arena.act(...d.shape);
-    this.mixer.backward(dn, dy, run);
-    this.pre.backward(d, dn, run);
+    const again = () => {
+      const y = arena.act(...x.shape);
+      this.pre.forward(y, x, withKeep(run, false));
+      return y;
+    };
+    this.pre.backward(d, this.mixer.backward(dy, () => normed ?? again(), run), run);
     arena.release(mark);
   }
 }
+
+/** What stays of a block under the level `products`, besides what its attention saves at `heads`. */
+type BlockKept = [x: Tensor, mid: Tensor | null, attention: Held | null, mlp: Held];
 
 /** One layer of the decoder. */
 export class Block {
   readonly attention: Residual;
   readonly mlp: Residual;
+  readonly level: Level;
 
-  constructor(attention: Residual, mlp: Residual) {
+  /** @param level what stays between the passes */
+  constructor(attention: Residual, mlp: Residual, level: Level = LEVEL.products) {
     this.attention = attention;
     this.mlp = mlp;
+    this.level = level;
   }
 
   /**
    * @returns the layer's output: new memory when the run keeps, else `x` itself, rewritten
    */
   forward(x: Tensor, /*[N,D]*/ run: Run): Tensor {
-    const { arena } = run;
-    if (run.keep) {
-      const mid = arena.act(...x.shape), out = arena.act(...x.shape);
-      this.attention.forward(mid, x, run);
-      this.mlp.forward(out, mid, run);
-      return out;
-    }
+    if (run.keep) return this.#keeping(x, run);
     for (const half of [this.attention, this.mlp]) {
-      const mark = arena.mark();
+      const mark = run.arena.mark();
       half.forward(x, x, run);
-      arena.release(mark);
+      run.arena.release(mark);
     }
     return x;
   }
 
-  /** What `forward` keeps, without its output. */
-  refill(x: Tensor, /*[N,D]*/ run: Run): void {
-    const mid = run.arena.act(...x.shape);
-    this.attention.forward(mid, x, run);
-    this.mlp.refill(mid, run);
+  #keeping(x: Tensor, run: Run): Tensor {
+    const { arena } = run, { level } = this, [n] = x.shape, out = arena.act(...x.shape), lean = level < LEVEL.all;
+    const mid = level >= LEVEL.middle ? arena.act(...x.shape) : null, once = withKeep(run, false);
+    if (level >= LEVEL.products) {
+      this.attention.forward(mid, x, run, { lean });
+      this.mlp.forward(out, mid!, run, { lean });
+      return out;
+    }
+    const mlp = this.mlp.hold(n, level, run);
+    let attention: Held | null = null;
+    if (level === LEVEL.heads) this.attention.forward(mid, x, run, { lean });
+    else attention = this.attention.hold(n, level, run);
+    const mark = arena.mark(), between = mid ?? arena.act(...x.shape);
+    if (attention) forwardOnce(this.attention, between, x, attention);
+    forwardOnce(this.mlp, out, between, mlp);
+    arena.release(mark);
+    run.save(this, ...[x, mid, attention, mlp] satisfies BlockKept);
+    return out;
+
+    function forwardOnce(half: Residual, out: Tensor, x: Tensor, held: Held): void {
+      const mark = arena.mark();
+      half.forward(out, x, once, { held });
+      arena.release(mark);
+    }
   }
 
   /** In place: d holds the gradient of the output and then of the input. */
   backward(d: Tensor, /*[N,D]*/ run: Run): void {
-    this.mlp.backward(d, run);
-    this.attention.backward(d, run);
+    const { arena } = run, mark = arena.mark(), again = withKeep(run, true);
+    if (this.level >= LEVEL.products) {
+      this.mlp.backward(d, run);
+      this.attention.backward(d, run);
+      return;
+    }
+    const [x, mid, attention, mlp] = run.load<BlockKept>(this), ready = true;
+    const between = mid ?? arena.act(...x.shape);
+    if (!mid) this.attention.forward(between, x, again, { held: attention, ready });
+    const half = arena.mark();
+    this.mlp.forward(null, between, again, { held: mlp, ready });
+    this.mlp.backward(d, again);
+    arena.release(half);
+    if (mid && attention) this.attention.forward(null, x, again, { held: attention, ready });
+    this.attention.backward(d, attention ? again : run);
+    arena.release(mark);
   }
 }

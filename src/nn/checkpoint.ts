@@ -1,37 +1,23 @@
 /**
- * Gradient checkpointing (Chen et al. 2016): of a block only the input is kept, and the backward runs the block's forward
- * again, without the last product where its result is not needed. The recomputed numbers are the first ones to the bit,
- * since the same calls see the same inputs.
+ * Gradient checkpointing (Chen et al. 2016): what stays of each block between the passes; the rest is computed again.
  * @module
  */
-import type { Tensor } from "../core/tensor.ts";
-import type { Block } from "./block.ts";
-import type { Run } from "./module.ts";
-import { withKeep } from "./run.ts";
+import { LEVEL, type Level } from "./mixer.ts";
 
-/** A block that keeps only its input. */
-export class Checkpointed {
-  readonly block: Block;
+/** What stays of a model's blocks. */
+export interface Checkpointing {
+  /** One a block. */
+  readonly levels: readonly Level[];
+}
 
-  constructor(block: Block) {
-    this.block = block;
-  }
+/** Whether a product is computed twice. */
+export function recomputes(o: Checkpointing): boolean {
+  return o.levels.some((l) => l < LEVEL.products);
+}
 
-  forward(x: Tensor, /*[N,D]*/ run: Run): Tensor {
-    if (!run.keep) return this.block.forward(x, run);
-    const out = run.arena.act(...x.shape);
-    run.be.copy(out, x);
-    this.block.forward(out, withKeep(run, false));
-    run.save(this, x);
-    return out;
-  }
-
-  backward(d: Tensor, /*[N,D]*/ run: Run): void {
-    const mark = run.arena.mark();
-    const [x] = run.load(this);
-    const again = withKeep(run, true);
-    this.block.refill(x, again);
-    this.block.backward(d, again);
-    run.arena.release(mark);
-  }
+/** true: of each block its input, but for the last one, whose backward follows at once; false: what products make. */
+export function checkpointing(layers: number, o: boolean | Checkpointing): Checkpointing {
+  if (typeof o !== "boolean") return o;
+  const level = o ? LEVEL.input : LEVEL.products;
+  return { levels: Array.from({ length: layers }, (_, n) => n + 1 < layers ? level : LEVEL.products) };
 }

@@ -11,7 +11,7 @@ import { ShapeError } from "../core/errors.ts";
 import type { Tensor } from "../core/tensor.ts";
 import { Attention, type DeviceRope } from "./attention.ts";
 import { Block, Residual } from "./block.ts";
-import { Checkpointed } from "./checkpoint.ts";
+import type { Checkpointing } from "./checkpoint.ts";
 import type { ModelConfig } from "./config.ts";
 import { Embedding } from "./embedding.ts";
 import { Head, type LossInput } from "./head.ts";
@@ -41,8 +41,8 @@ export interface DecoderInit {
   moduleName(ours: string): string;
   /** By transformers' module name. */
   readonly adapters: ReadonlyMap<string, AdapterSpec>;
-  /** Keep only each block's input and run its forward again in the backward. */
-  readonly checkpoint: boolean;
+  /** What stays of each block between the passes. */
+  readonly checkpoint: Checkpointing;
   /** Longest sequence, in tokens, the rotary frequencies are first set for. */
   readonly maxLength: number;
 }
@@ -52,7 +52,7 @@ export class Decoder {
   readonly config: ModelConfig;
   readonly #init: DecoderInit;
   readonly #embedding: Embedding;
-  readonly #layers: readonly (Block | Checkpointed)[];
+  readonly #layers: readonly Block[];
   readonly #norm: Norm;
   readonly #head: Head;
   readonly #ropes: (DeviceRope | null)[] = [];
@@ -66,11 +66,7 @@ export class Decoder {
     this.#placeRopes();
     this.prepare(init.maxLength);
     this.#embedding = new Embedding(this.#slot("embed"), c.embedScale);
-    this.#layers = Array.from({ length: c.layers }, (_, n) => {
-      const block = this.#block(n);
-      // The last block's backward follows at once: keeping it costs what recomputing it would take.
-      return init.checkpoint && n + 1 < c.layers ? new Checkpointed(block) : block;
-    });
+    this.#layers = Array.from({ length: c.layers }, (_, n) => this.#block(n));
     this.#norm = this.#normAt("norm", c.dim);
     this.#head = new Head(this.#headLinear(), c.vocab, c.logitSoftcap);
   }
@@ -97,11 +93,12 @@ export class Decoder {
 
   /** ids to hidden states after the final norm. */
   forward(ids: Tensor, /*i32 [N]*/ run: Run): Tensor /*[N,D]*/ {
-    const [n] = ids.shape;
-    let x = run.arena.act(n, this.config.dim);
+    const { arena } = run, [n] = ids.shape;
+    let x = arena.act(n, this.config.dim);
     this.#embedding.forward(x, ids, run);
     for (const layer of this.#layers) x = layer.forward(x, run);
-    const hidden = run.arena.act(n, this.config.dim);
+    run.save(this, x, arena.mark());
+    const hidden = arena.act(n, this.config.dim);
     this.#norm.forward(hidden, x, run);
     return hidden;
   }
@@ -113,11 +110,15 @@ export class Decoder {
 
   /** Adds to every parameter's gradient; the run must be the forward's. */
   backward(dHidden: Tensor, /*[N,D]*/ run: Run): void {
-    const d = run.arena.act(...dHidden.shape);
-    run.be.fill(d, 0);
+    const { arena, be } = run, d = arena.act(...dHidden.shape);
+    be.fill(d, 0);
     this.#norm.backward(d, dHidden, run);
-    for (const layer of this.#layers.toReversed()) layer.backward(d, run);
-    this.#embedding.backward(d, run);
+    // The blocks' gradient moves to where their output was, and all above it is given back before memory runs high.
+    const [x, mark] = run.load<[Tensor, number]>(this);
+    be.copy(x, d);
+    arena.release(mark);
+    for (const layer of this.#layers.toReversed()) layer.backward(x, run);
+    this.#embedding.backward(x, run);
   }
 
   /** Logits of some hidden rows, in new arena memory and before the final soft cap (`softcapLogits` on the host). */
@@ -215,6 +216,7 @@ export class Decoder {
     return new Block(
       new Residual(this.#normAt(at("attn_norm"), c.dim), attention, post("attn_post_norm")),
       new Residual(this.#normAt(at("mlp_norm"), c.dim), mlp, post("mlp_post_norm")),
+      this.#init.checkpoint.levels[n],
     );
   }
 }

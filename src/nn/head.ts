@@ -5,6 +5,7 @@
  * @module
  */
 import type { LossOpts } from "../core/backend.ts";
+import { bytesOf, type Dense } from "../core/dtype.ts";
 import { slice, type Tensor } from "../core/tensor.ts";
 import type { Linear } from "./linear.ts";
 import type { Run } from "./module.ts";
@@ -49,7 +50,7 @@ export class Head {
    * (their own memory where activations are not f32).
    */
   loss(hidden: Tensor, /*[N,D]*/ l: LossInput, run: Run, grad: boolean): Tensor | null {
-    const { arena, be } = run, [m] = l.rows.shape;
+    const { arena, be } = run, [m] = l.rows.shape, start = arena.mark();
     const dHidden = grad ? arena.tensor("f32", ...hidden.shape) : null;
     if (dHidden) be.fill(dHidden, 0);
     for (let from = 0; from < m; from += l.chunk) {
@@ -59,6 +60,7 @@ export class Head {
     }
     if (!dHidden || be.actDtype === "f32") return dHidden;
     be.copy(hidden, dHidden);
+    arena.release(start);
     return hidden;
   }
 
@@ -88,7 +90,11 @@ export function softcapLogits(logits: Float32Array, t: number): void {
   for (let i = 0; i < logits.length; i++) logits[i] = t * Math.tanh(logits[i] / t);
 }
 
-/** Rows a chunk so that its f32 logits stay near 32 MiB: large enough for the GEMM, small beside the model. */
-export function defaultChunk(vocab: number): number {
-  return Math.max(16, Math.floor((32 * 1048576) / (4 * vocab)));
+/**
+ * Rows a chunk. On a CPU its f32 logits stay near 32 MiB: large enough for the GEMM, small beside the model. A GPU, whose
+ * activations are narrower, needs some hundred rows to be busy while a table of 128,256 rows goes by: 256 MiB.
+ */
+export function defaultChunk(vocab: number, act: Dense): number {
+  const bytes = act === "f32" ? 2 ** 25 : 2 ** 28;
+  return Math.max(16, Math.floor(bytes / bytesOf(act, vocab)));
 }

@@ -48,6 +48,16 @@ export class Linear {
     return { kind: "lora", xa: run.arena.act(n, this.lora.a.value.shape[0]) };
   }
 
+  /** Whether what it keeps is only as wide as the rank: DoRA keeps its outputs too. */
+  get keepsLittle(): boolean {
+    return !this.lora?.magnitude;
+  }
+
+  /** Hands on what an earlier forward kept. */
+  restore(run: Run, kept: Kept): void {
+    if (kept.kind === "lora") run.save(this, kept.xa);
+  }
+
   /** Writes each of `outs` [N,O_i]. */
   forward(outs: readonly Tensor[], x: Tensor, /*[N,I]*/ run: Run, kept: Kept = this.reserve(x.shape[0], run)): void {
     if (kept.kind === "dora") {

@@ -1,12 +1,31 @@
 /** The gated feed-forward: down(act(gate(x))·up(x)). @module */
 import type { Act } from "../core/backend.ts";
 import type { Tensor } from "../core/tensor.ts";
-import type { Linear } from "./linear.ts";
-import type { Mixer } from "./block.ts";
+import type { Kept, Linear } from "./linear.ts";
+import {
+  backwardFrom,
+  forwardInto,
+  forwardLast,
+  type Held,
+  type Level,
+  type Mixer,
+  type Placing,
+  reserveAll,
+} from "./mixer.ts";
 import type { Run } from "./module.ts";
 
+/** Memory between the passes; act(gate)·up is made again in the backward. */
+export interface MlpPlace {
+  readonly gate: Tensor /* [N,F] */;
+  readonly up: Tensor /* [N,F] */;
+  readonly inputs: readonly Kept[];
+  readonly down: Kept;
+  /** What down keeps is there already. */
+  readonly ready: boolean;
+}
+
 /** gate and up are two linears, or one fused linear of two parts. */
-export class Mlp implements Mixer {
+export class Mlp implements Mixer<MlpPlace> {
   readonly inputs: readonly Linear[];
   readonly down: Linear;
   readonly ffn: number;
@@ -19,63 +38,40 @@ export class Mlp implements Mixer {
     this.act = act;
   }
 
-  forward(out: Tensor, /*[N,D]*/ x: Tensor, /*[N,D]*/ run: Run): void {
-    this.#run(out, x, run);
+  hold(n: number, _: Level, last: boolean, run: Run): Held {
+    return { result: null, last: last && this.down.keepsLittle ? this.down.reserve(n, run) : null };
   }
 
-  refill(x: Tensor, /*[N,D]*/ run: Run): void {
-    this.#run(null, x, run);
+  place(n: number, run: Run, o: Placing = {}): MlpPlace {
+    const { arena } = run, last = o.held?.last ?? null;
+    return {
+      gate: arena.act(n, this.ffn),
+      up: arena.act(n, this.ffn),
+      inputs: reserveAll(this.inputs, n, run),
+      down: last ?? this.down.reserve(n, run),
+      ready: last !== null && (o.ready ?? false),
+    };
   }
 
-  /** Keeps x, gate and up; act(gate)·up is made again in the backward. */
-  #run(out: Tensor | null, x: Tensor, run: Run): void {
-    const { arena } = run, [n] = x.shape;
-    const gate = arena.act(n, this.ffn), up = arena.act(n, this.ffn);
-    forwardInto(this.inputs, [gate, up], x, run);
-    const kept = this.down.reserve(n, run);
-    const mark = arena.mark();
-    const h = arena.act(n, this.ffn);
-    run.be.glu(h, gate, up, this.act);
-    if (out) this.down.forward([out], h, run, kept);
-    else this.down.refill(h, run, kept);
+  forward(out: Tensor | null, x: Tensor, /*[N,D]*/ run: Run, place: MlpPlace = this.place(x.shape[0], run)): void {
+    const { arena } = run, { gate, up, ready } = place;
+    forwardInto(this.inputs, [gate, up], x, run, place.inputs);
+    const mark = arena.mark(), h = out || !ready ? arena.act(...gate.shape) : gate;
+    if (out || !ready) run.be.glu(h, gate, up, this.act);
+    forwardLast(this.down, out, h, run, place.down, ready);
     arena.release(mark);
-    run.save(this, x, gate, up);
+    run.save(this, gate, up);
   }
 
-  /** dx = . */
-  backward(dx: Tensor, dy: Tensor, run: Run): void {
-    const { arena } = run, mark = arena.mark();
-    const [x, gate, up] = run.load(this);
-    const h = arena.act(...gate.shape), dh = arena.act(...gate.shape);
+  backward(dy: Tensor, /*[N,D]*/ input: () => Tensor, run: Run): Tensor {
+    const { arena } = run, mark = arena.mark(), [gate, up] = run.load(this);
+    const dh = arena.act(...gate.shape);
     const p = this.down.backwardInput(dh, [dy], run, 0);
-    run.be.gluBwd(gate, up, h, dh, gate, up, this.act); // gate and up now hold their gradients, h its value again
-    this.down.backwardParams(p, [dy], h, run);
-    backwardFrom(this.inputs, dx, [gate, up], x, run);
+    run.be.gluBwd(gate, up, dh, dh, gate, up, this.act); // gate and up now hold their gradients, dh the value of h
+    this.down.backwardParams(p, [dy], dh, run);
     arena.release(mark);
-  }
-}
-
-/** Runs linears that share x, one after the other, over their parts of `outs`. */
-export function forwardInto(linears: readonly Linear[], outs: readonly Tensor[], x: Tensor, run: Run): void {
-  let at = 0;
-  for (const l of linears) l.forward(outs.slice(at, at += l.parts.length), x, run);
-}
-
-/** The mirror: dx = the sum over all, parameters' gradients added. */
-export function backwardFrom(
-  linears: readonly Linear[],
-  dx: Tensor,
-  dys: readonly Tensor[],
-  x: Tensor,
-  run: Run,
-): void {
-  let end = dys.length, beta: 0 | 1 = 0;
-  for (const l of linears.toReversed()) {
-    const mark = run.arena.mark();
-    const part = dys.slice(end - l.parts.length, end);
-    l.backwardParams(l.backwardInput(dx, part, run, beta), part, x, run);
-    run.arena.release(mark);
-    end -= l.parts.length;
-    beta = 1;
+    const dx = arena.act(...dy.shape);
+    backwardFrom(this.inputs, dx, [gate, up], input(), run);
+    return dx;
   }
 }

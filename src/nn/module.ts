@@ -38,9 +38,9 @@ export interface Run {
   /** false: adapters are left out, which is the frozen reference model (DPO, GRPO, before/after samples). */
   readonly adapters: boolean;
   /** Last in, first out. */
-  save(owner: object, ...t: Tensor[]): void;
+  save(owner: object, ...kept: unknown[]): void;
   /** @throws {Error} when the order does not mirror the forward */
-  load(owner: object): Tensor[];
+  load<T extends unknown[] = Tensor[]>(owner: object): T;
 }
 
 /** A layer of one input and one output. */

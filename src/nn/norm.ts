@@ -15,8 +15,12 @@ export class Norm implements Module {
     this.opts = opts;
   }
 
-  forward(out: Tensor, /*[..,D]*/ x: Tensor, /*[..,D]*/ run: Run): void {
-    const stat = run.arena.tensor("f32", rowsOf(x), 2);
+  /** Places the statistics of x [..,D]. */
+  reserve(x: Tensor, run: Run): Tensor {
+    return run.arena.tensor("f32", rowsOf(x), 2);
+  }
+
+  forward(out: Tensor, /*[..,D]*/ x: Tensor, /*[..,D]*/ run: Run, stat: Tensor = this.reserve(x, run)): void {
     run.be.norm(flat(out), stat, flat(x), valueOf(this.w, run), this.b && valueOf(this.b, run), this.opts);
     run.save(this, x, stat);
   }

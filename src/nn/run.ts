@@ -32,7 +32,7 @@ class PassRun implements Run {
   readonly seed: Tensor | null;
   readonly noise: Tensor | null;
   readonly adapters: boolean;
-  #stack: { owner: object; tensors: Tensor[] }[] = [];
+  #stack: { owner: object; kept: unknown[] }[] = [];
 
   readonly keep: boolean;
 
@@ -48,14 +48,14 @@ class PassRun implements Run {
     this.adapters = init.adapters ?? true;
   }
 
-  save(owner: object, ...tensors: Tensor[]): void {
-    if (this.keep) this.#stack.push({ owner, tensors });
+  save(owner: object, ...kept: unknown[]): void {
+    if (this.keep) this.#stack.push({ owner, kept });
   }
 
-  load(owner: object): Tensor[] {
+  load<T extends unknown[] = Tensor[]>(owner: object): T {
     const top = this.#stack.pop();
     if (top?.owner !== owner) throw new Error("Cannot load saved tensors: backward order does not mirror forward");
-    return top.tensors;
+    return top.kept as T;
   }
 }
 

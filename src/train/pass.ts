@@ -22,7 +22,7 @@ export interface PassOptions {
   readonly maxSequences: number;
   /** Longest sequence in tokens. */
   readonly maxLength: number;
-  /** Rows whose logits exist at once; default: about 32 MiB of them. */
+  /** Rows whose logits exist at once; default: 32 MiB of them, on GPUs 256 MiB. */
   readonly chunk?: number;
   /** Label smoothing ε. */
   readonly smoothing?: number;
@@ -80,7 +80,7 @@ export class Pass {
     };
     this.#seed = place("i32", 2);
     this.lossSum = place("f32", 1);
-    this.#chunk = o.chunk ?? defaultChunk(decoder.config.vocab);
+    this.#chunk = o.chunk ?? defaultChunk(decoder.config.vocab, be.actDtype);
     this.arena = new Arena(be, arenaBytes);
   }
 

@@ -9,6 +9,7 @@ import type { Batch } from "../data/types.ts";
 import type { TrainPlan } from "../models/adapter.ts";
 import { type LoadOptions, type Model, moduleNames, placeWeights, planTraining } from "../models/load.ts";
 import type { ModelSource } from "../models/source.ts";
+import { checkpointing } from "../nn/checkpoint.ts";
 import { Decoder } from "../nn/decoder.ts";
 import { Params } from "../nn/params.ts";
 import { inputBytes, Pass, type PassOptions } from "./pass.ts";
@@ -64,7 +65,8 @@ function recordDecoder(
   });
   const decoder = new Decoder({
     ...{ be: rec, config: source.config, weights: new Map(tensors), params, moduleName: moduleNames(source) },
-    ...{ adapters: plan.adapters, checkpoint: o.checkpoint ?? true, maxLength: o.maxLength },
+    checkpoint: checkpointing(source.config.layers, o.checkpoint ?? true),
+    ...{ adapters: plan.adapters, maxLength: o.maxLength },
   });
   return { rec, decoder, params, weights: bytes };
 }

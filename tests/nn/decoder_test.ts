@@ -7,6 +7,9 @@ import { Arena } from "../../src/core/arena.ts";
 import { describe as line, RecordingBackend } from "../../src/core/recording.ts";
 import { numel, slice, type Tensor } from "../../src/core/tensor.ts";
 import { loadModel, type LoadOptions, type Model } from "../../src/models/load.ts";
+import type { LoraOptions } from "../../src/models/mod.ts";
+import type { Checkpointing } from "../../src/nn/checkpoint.ts";
+import { LEVEL } from "../../src/nn/mixer.ts";
 import type { Param } from "../../src/nn/module.ts";
 import { createRun } from "../../src/nn/run.ts";
 import type { Batch } from "../../src/data/types.ts";
@@ -127,13 +130,20 @@ describe.each(Object.keys(TINY))("%s", (family) => {
     for (const p of model.decoder.params()) await checkParam(rig, p, grads.get(p.name)!, b);
   });
 
-  test("checkpointed and plain give the same loss and gradients to the bit, with dropout", async () => {
-    const b = batchOf(LENGTHS), results = [];
-    for (const checkpoint of [true, false]) {
-      const rig = new Rig(await load(family, { lora: tinyLora({ dropout: 0.3, bias: "all" }), checkpoint }));
-      results.push({ loss: await rig.loss(b, { grad: true }), grads: await rig.grads() });
+  test("every level of checkpointing gives the loss and gradients of plain to the bit, with dropout", async () => {
+    const b = batchOf(LENGTHS), layers = TINY[family].num_hidden_layers as number;
+    const run = async (lora: LoraOptions, checkpoint: boolean | Checkpointing) => {
+      const rig = new Rig(await load(family, { lora, checkpoint }));
+      return { loss: await rig.loss(b, { grad: true }), grads: await rig.grads() };
+    };
+    for (const dora of [false, true]) {
+      const lora = tinyLora({ dropout: 0.3, bias: "all", dora }), plain = await run(lora, false);
+      expect(plain.grads.values().some((g) => g.some((x) => x !== 0))).toBe(true);
+      for (const level of Object.values(LEVEL)) {
+        expect(await run(lora, { levels: Array(layers).fill(level) }), `level ${level}`).toEqual(plain);
+      }
+      expect(await run(lora, true)).toEqual(plain);
     }
-    expect(results[0]).toEqual(results[1]);
   });
 
   test("packed sequences have the logits of separate ones to the bit", async () => {

@@ -47,7 +47,9 @@ for (const act of ["silu", "gelu", "gelu_tanh"] as const) {
         out: [6, D],
         x: lab.tensor([6, D]),
         forward: (out, x, run) => mlp.forward(out, x, run),
-        backward: (dx, dy, run) => mlp.backward(dx, dy, run),
+        backward(dx, dy, run) {
+          run.be.copy(dx, mlp.backward(dy, () => this.x, run));
+        },
       });
     });
   }
@@ -86,7 +88,9 @@ for (const o of ATTENTIONS) {
       out: [8, D],
       x: lab.tensor([8, D]),
       forward: (out, x, run) => layer.forward(out, x, run),
-      backward: (dx, dy, run) => layer.backward(dx, dy, run),
+      backward(dx, dy, run) {
+        run.be.copy(dx, layer.backward(dy, () => this.x, run));
+      },
     });
   });
 }

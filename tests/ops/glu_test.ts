@@ -65,6 +65,11 @@ testOp(
       run: (be, { h, dH, gate, up }) => be.gluBwd(gate, up, h, dH, gate, up, act),
     },
     {
+      name: `${act} with h in dH's memory`,
+      tensors: { gate: inout([7, 43], 2), up: inout([7, 43]), dH: inout([7, 43]) },
+      run: (be, { dH, gate, up }) => be.gluBwd(gate, up, dH, dH, gate, up, act),
+    },
+    {
       name: `${act} at zero, tiny and large numbers`,
       tensors: {
         gate: input([1, edges.length], edges),

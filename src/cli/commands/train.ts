@@ -12,7 +12,8 @@ import { runReport } from "../run_report.ts";
 import { answerSamples, type Sample, type SamplePrompt, samplePrompts, showSamples } from "../samples.ts";
 import type { Settings } from "../settings.ts";
 import { bytesText } from "../terminal.ts";
-import { setUp, trainedBy, type TrainSetup } from "../train_setup.ts";
+import { trainedBy } from "../plan_run.ts";
+import { setUp, type TrainSetup } from "../train_setup.ts";
 import { checkExport, trainFormats } from "../export_plan.ts";
 
 /** Runs the command. */
