@@ -2,10 +2,11 @@
  * How fast is a LoRA step on the GPU? Llama-3.2-3B's shape with random weights, r = 16 on all seven linears, bf16, packed
  * sequences of 2048 tokens. The ceiling is that of the same run of bench/cuda_peers.py: GEMMs, attention, memory passes.
  *
- *   deno run -A bench/cuda_step.ts [--batch 4] [--checkpoint none|full|selective] [--budget 16] [--steps 8]
+ *   deno run -A bench/cuda_step.ts [--batch 4] [--checkpoint none|full|offload|selective] [--budget 16] [--steps 8]
  *     [--layers 28] [--chunk 1024] [--fp8] [--profile] [--model DIR]
  *
- * --checkpoint: what stays of the blocks between the passes; --budget: GiB that `selective` may take.
+ * --checkpoint: what stays of the blocks between the passes; --budget: GiB that `selective` may take; --offload: it moves the
+ * blocks' inputs to the host.
  * --model: where the random model is written (6.4 GB) or was written before; --profile: steps without a graph, and a table of
  * the last one's launches.
  * @module
@@ -36,6 +37,7 @@ const { values: flags } = parseArgs({
     chunk: { type: "string", default: "1024" },
     checkpoint: { type: "string", default: "none" },
     budget: { type: "string", default: "16" },
+    offload: { type: "boolean", default: false },
     profile: { type: "boolean", default: false },
     fp8: { type: "boolean", default: false },
     model: { type: "string", default: "/tmp/llama-3b-shape" },
@@ -149,6 +151,7 @@ const pass = {
 };
 const planned = chooseCheckpointing(source, be, {
   ...{ mode: flags.checkpoint as CheckpointMode, budget: Number(flags.budget) * GIB, lora: LORA, pass, optim },
+  ...flags.offload ? { offload: true } : {},
 });
 console.log(`ROW planned ${memoryLine(planned)}`);
 const loading = performance.now();

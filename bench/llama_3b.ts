@@ -61,5 +61,5 @@ export function memoryLine({ checkpoint: { levels }, memory: m }: PlannedCheckpo
     else runs.push([l, 1]);
   }
   return `weights ${gib(m.weights)}, trained ${gib(m.params + m.grads + m.optimizer)}, activations ${gib(m.arena)}, ` +
-    `total ${gib(m.total)} GiB; levels ${runs.map(([l, n]) => `${l}x${n}`).join(" ")}`;
+    `total ${gib(m.total)} GiB (host ${gib(m.host)}); levels ${runs.map(([l, n]) => `${l}x${n}`).join(" ")}`;
 }

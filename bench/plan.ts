@@ -4,7 +4,7 @@
  *
  *   deno run -A bench/plan.ts [--batch 2,4,8] [--length 2048] [--layers 28] [--chunk 1024] [--budget 16]
  *
- * --budget: GiB that `selective` may take.
+ * --budget: GiB that `selective` may take; --offload: it moves the blocks' inputs to the host.
  * @module
  */
 import { parseArgs } from "node:util";
@@ -18,14 +18,16 @@ const { values: flags } = parseArgs({
     layers: { type: "string", default: "28" },
     chunk: { type: "string" },
     budget: { type: "string", default: "16" },
+    offload: { type: "boolean", default: false },
   },
 });
 const source = llamaWithoutWeights(Number(flags.layers)), length = Number(flags.length);
 for (const batch of flags.batch.split(",").map(Number)) {
-  for (const mode of ["none", "selective", "full"] satisfies CheckpointMode[]) {
+  for (const mode of ["none", "selective", "full", "offload"] satisfies CheckpointMode[]) {
     const from = performance.now();
     const planned = chooseCheckpointing(source, { actDtype: "bf16", supports: () => true }, {
       ...{ mode, budget: Number(flags.budget) * 2 ** 30, lora: LORA },
+      ...flags.offload && mode === "selective" ? { offload: true } : {},
       pass: {
         ...{ maxTokens: batch * length, maxSequences: batch, maxLength: length },
         ...flags.chunk ? { chunk: Number(flags.chunk) } : {},

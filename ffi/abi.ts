@@ -319,6 +319,22 @@ export const OPS: { readonly [K in keyof Ops]: OpAbi<Parameters<Ops[K]>> } = {
     args: args("out: tensor, = fp8_128 [R,C], rows from..from+n", "x: tensor, [n,C]", "from: u32, a multiple of 128"),
     flatten: (out, x, from) => [out, x, from],
   },
+  hostSlot: {
+    args: args("slot: u32", "bytes_lo: u32, pinned host memory; 0: what the slot had is freed", "bytes_hi: u32"),
+    flatten: (slot, bytes) => [slot, bytes >>> 0, Math.floor(bytes / 4294967296)],
+  },
+  stash: {
+    args: args("slot: u32, written beside what is launched next", "x: tensor, unchanged until us_slot_wait"),
+    flatten: (slot, x) => [slot, x],
+  },
+  fetch: {
+    args: args("out: tensor, =, not to be used until us_slot_wait", "slot: u32"),
+    flatten: (out, slot) => [out, slot],
+  },
+  slotWait: {
+    args: args("slot: u32, what is launched next runs after its last copy"),
+    flatten: (slot) => [slot],
+  },
 };
 
 /** The operations in the order of the table. */

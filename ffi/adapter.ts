@@ -144,6 +144,14 @@ class NativeBackend implements Backend {
     return this.#base.us_supports(DTYPES[dtype].code, 1) === 1;
   }
 
+  offloads(): string | null {
+    const wait = this.#ops.us_slot_wait;
+    if (!wait) return "the library was built without it";
+    // No slot has this number: a library that has slots at all says so, and nothing else happens.
+    const status = wait(this.#pack.struct(OPS.slotWait.args, [0xffffffff]));
+    return status === STATUS.unsupported ? lastError(this.#base) : null;
+  }
+
   alloc(bytes: number): Handle {
     if (this.#memoryLimit < Infinity) {
       const { active, limit } = this.memory();

@@ -34,7 +34,11 @@
   " us_row_norm:0ca04ff9" \
   " us_divide:7709fb48" \
   " us_dropout:4b612779" \
-  " us_quantize_fp8:6d6a6b33"
+  " us_quantize_fp8:6d6a6b33" \
+  " us_host_slot:c1a3ad6c" \
+  " us_stash:9dcd64fb" \
+  " us_fetch:307f1eca" \
+  " us_slot_wait:b00a6ae3"
 
 // Exports an operation that this library does not have. us_lacks is the library's own: it keeps a sentence for
 // us_last_error that names the symbol, and returns US_UNSUPPORTED.
@@ -329,4 +333,28 @@ typedef struct {
   uint32_t from; // a multiple of 128
 } us_quantize_fp8_args;
 US_API int32_t us_quantize_fp8(const us_quantize_fp8_args*);
+
+typedef struct {
+  uint32_t slot;
+  uint32_t bytes_lo; // pinned host memory; 0: what the slot had is freed
+  uint32_t bytes_hi;
+} us_host_slot_args;
+US_API int32_t us_host_slot(const us_host_slot_args*);
+
+typedef struct {
+  uint32_t slot; // written beside what is launched next
+  us_tensor x; // unchanged until us_slot_wait
+} us_stash_args;
+US_API int32_t us_stash(const us_stash_args*);
+
+typedef struct {
+  us_tensor out; // =, not to be used until us_slot_wait
+  uint32_t slot;
+} us_fetch_args;
+US_API int32_t us_fetch(const us_fetch_args*);
+
+typedef struct {
+  uint32_t slot; // what is launched next runs after its last copy
+} us_slot_wait_args;
+US_API int32_t us_slot_wait(const us_slot_wait_args*);
 #endif

@@ -17,7 +17,7 @@ import type {
 } from "../src/core/backend.ts";
 import { check } from "../src/core/check.ts";
 import { bytesOf, type DType, DTYPES, isQuant } from "../src/core/dtype.ts";
-import { ShapeError } from "../src/core/errors.ts";
+import { BackendError, ShapeError } from "../src/core/errors.ts";
 import { byteLength, cols, type Handle, numel, rowsOf, type Tensor } from "../src/core/tensor.ts";
 import { runAttention, runAttentionBwd, runAttentionCached } from "./attention.ts";
 import { runMatmul } from "./matmul.ts";
@@ -364,6 +364,16 @@ export class WasmBackend implements Backend {
   quantizeFp8(out: Tensor): void {
     throw new ShapeError(`Cannot run quantizeFp8: WASM has no 8-bit matrix units and holds no ${out.dtype}`);
   }
+
+  offloads = (): string => "nothing to gain: host memory is device memory";
+  hostSlot = refuseOffload;
+  stash = refuseOffload;
+  fetch = refuseOffload;
+  slotWait = refuseOffload;
+}
+
+function refuseOffload(): never {
+  throw new BackendError("Cannot move tensors to host memory on wasm: there, host memory is device memory", "stash", 1);
 }
 
 function flags(o: NormOpts): [number, number] {

@@ -4,6 +4,7 @@
 
 #include "../kernels/gemm_sm90.h"
 #include "kernels.h"
+#include "offload.h"
 #include "pending.h"
 #include "state.h"
 
@@ -46,6 +47,7 @@ void release_all(State& s) {
   cudaStreamSynchronize(s.stream);
   for (Recording& g : s.graphs)
     if (g.exec) cudaGraphExecDestroy(g.exec), g.exec = nullptr, g.generation++;
+  release_copies();
   s.remove_all();
   for (Room& room : s.scratch) cudaFree(room.p), room = {};
   for (char* p : s.retired) cudaFree(p);
@@ -203,10 +205,11 @@ US_API int32_t us_free(uint32_t handle) {
   if (s.capturing) return recording("free");
   Slot* slot = s.find(handle);
   if (!slot) return fail(US_STALE, "Cannot free handle %u: it is not allocated or was freed", handle);
+  const int joined = join_copies();
   const cudaError_t waited = cudaStreamSynchronize(s.stream), freed = cudaFree(slot->p);
   s.active -= slot->bytes;
   s.remove(handle);
-  return device_status("free", waited == cudaSuccess ? freed : waited);
+  return joined ? joined : device_status("free", waited == cudaSuccess ? freed : waited);
 }
 
 namespace {
@@ -216,6 +219,7 @@ char* range(State& s, uint32_t handle, uint64_t offset, uint64_t bytes, int& rc)
   rc = US_OK;
   if ((rc = enter(s)) || (rc = flush_pending())) return nullptr;
   if (s.capturing) return rc = recording("copy"), nullptr;
+  if ((rc = join_copies())) return nullptr;
   const Slot* slot = s.find(handle);
   if (!slot) {
     rc = fail(US_STALE, "Cannot copy: handle %u is not allocated or was freed", handle);
@@ -285,6 +289,7 @@ US_API int32_t us_fence(void) {
   if (const int rc = enter(s)) return rc;
   if (const int rc = flush_pending()) return rc;
   if (s.capturing) return recording("wait");
+  if (const int rc = join_copies()) return rc;
   return device_status("wait", cudaStreamSynchronize(s.stream));
 }
 
@@ -305,6 +310,7 @@ US_API int32_t us_graph_begin(void) {
   if (const int rc = enter(s)) return rc;
   if (const int rc = flush_pending()) return rc;
   if (s.capturing) return recording("record");
+  if (const int rc = join_copies()) return rc;
   const cudaError_t e = cudaStreamBeginCapture(s.stream, cudaStreamCaptureModeRelaxed);
   if (e != cudaSuccess) return cuda_error("graph_begin", e);
   s.capturing = true, drop_pending();  // what a recording keeps in the ring is its own
@@ -316,7 +322,8 @@ US_API int32_t us_graph_end(us_graph_end_args* a) {
   std::lock_guard<std::mutex> hold(s.lock);
   if (const int rc = enter(s)) return rc;
   if (!s.capturing) return fail(US_INVALID, "Cannot end a recording: none was begun");
-  const int unfinished = flush_pending();
+  int unfinished = flush_pending();
+  if (const int rc = join_copies()) unfinished = unfinished ? unfinished : rc;
   s.capturing = false, drop_pending();
   cudaGraph_t graph = nullptr;
   cudaGraphExec_t exec = nullptr;
@@ -352,6 +359,7 @@ US_API int32_t us_graph_launch(uint32_t graph) {
   if (const int rc = enter(s)) return rc;
   if (const int rc = flush_pending()) return rc;
   if (s.capturing) return recording("launch a graph");
+  if (const int rc = join_copies()) return rc;
   drop_pending();  // the recording writes the ring
   const Recording* g = find_graph(s, graph);
   if (!g) return fail(US_STALE, "Cannot launch graph %u: it was freed or never recorded", graph);

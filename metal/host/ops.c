@@ -181,3 +181,9 @@ OP(cross_entropy, 4, NEED(loss), NEED(logits), NEED(target), NEED(weight)) {
   };
   return t[1].rows ? launch(&c) : US_OK;
 }
+
+// Host memory is the device's here: nothing could be gained.
+US_LACKS(us_host_slot)
+US_LACKS(us_stash)
+US_LACKS(us_fetch)
+US_LACKS(us_slot_wait)

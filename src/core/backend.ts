@@ -264,6 +264,17 @@ export interface Ops {
    * weight also rounds its other input to e4m3, one scale a row. Backends whose `supports("fp8_128")` is false refuse it.
    */
   quantizeFp8(out: Tensor, /*fp8_128 [R,C]*/ x: Tensor, /*[n,C] dense*/ from: number): void;
+  /**
+   * Host memory for `stash` and `fetch`: `bytes` of it under a number of the caller's; 0 gives it back. Not while a graph is
+   * recorded. A backend whose device memory is the host's refuses these four by name (`Backend.offloads`).
+   */
+  hostSlot(slot: number, bytes: number): void;
+  /** Begins to copy x into the slot beside what is launched next; x must stay as it is until `slotWait`. */
+  stash(slot: number, x: Tensor): void;
+  /** Begins to copy what was stashed back, after all that was launched; out is nobody's until `slotWait`. */
+  fetch(out: Tensor, slot: number): void;
+  /** What is launched from now on runs after the slot's last copy. */
+  slotWait(slot: number): void;
 }
 
 /** A captured step. */
@@ -290,6 +301,8 @@ export interface Backend extends Ops {
   readonly actDtype: Dense;
   /** Whether matmul's b, embed's table and copy's x may be of this type where they lie. */
   supports(dtype: DType): boolean;
+  /** Whether host memory is apart from the device's, and tensors can wait in it: null, or why not. */
+  offloads(): string | null;
   /** @throws {MemoryError} when the device has not that many bytes left */
   alloc(bytes: number): Handle;
   free(h: Handle): void;

@@ -12,6 +12,8 @@ import { cols, numel, rowsOf, type Tensor } from "./tensor.ts";
 const FLOAT: readonly DType[] = ["f32", "bf16", "f16"];
 const F32: readonly DType[] = ["f32"];
 const I32: readonly DType[] = ["i32"];
+/** Most slots of host memory; more than any model has layers. */
+const SLOTS = 4096;
 
 /** `t` is one of `dtypes` and holds `count` elements. */
 function need(op: string, name: string, t: Tensor, count: number, dtypes: readonly DType[]): void {
@@ -56,6 +58,13 @@ function weight(op: string, name: string, w: Tensor, rows: number, columns: numb
   }
   if (rowsOf(w) !== rows || cols(w) !== columns) {
     throw new ShapeError(`Cannot run ${op}: ${name} is [${w.shape}] and must be [${rows},${columns}]`);
+  }
+}
+
+/** Slots are few and numbered from 0: one a block. */
+function checkSlot(slot: number): void {
+  if (!(Number.isInteger(slot) && slot >= 0 && slot < SLOTS)) {
+    throw new RangeError(`Cannot use slot ${slot} of host memory: slots are numbered from 0 to ${SLOTS - 1}`);
   }
 }
 
@@ -285,4 +294,19 @@ export const check: Readonly<Ops> = {
       throw new ShapeError(`Cannot quantise rows from ${from} of [${out.shape}]: x is [${x.shape}]; rows go by 128`);
     }
   },
+  hostSlot(slot, bytes): void {
+    checkSlot(slot);
+    if (!(Number.isSafeInteger(bytes) && bytes >= 0)) {
+      throw new RangeError(`Cannot place ${bytes} bytes in slot ${slot}`);
+    }
+  },
+  stash(slot, x): void {
+    checkSlot(slot);
+    like("stash", "x", x, x);
+  },
+  fetch(out, slot): void {
+    checkSlot(slot);
+    like("fetch", "out", out, out);
+  },
+  slotWait: checkSlot,
 };

@@ -50,6 +50,10 @@ export class RecordingBackend implements Backend {
     return true;
   }
 
+  offloads(): null {
+    return null;
+  }
+
   alloc(bytes: number): Handle {
     if (this.#active + bytes > this.#limit) {
       const left = this.#limit - this.#active;
@@ -140,6 +144,10 @@ export class RecordingBackend implements Backend {
   readonly divide: Ops["divide"] = this.#record("divide");
   readonly dropout: Ops["dropout"] = this.#record("dropout");
   readonly quantizeFp8: Ops["quantizeFp8"] = this.#record("quantizeFp8");
+  readonly hostSlot: Ops["hostSlot"] = this.#record("hostSlot");
+  readonly stash: Ops["stash"] = this.#record("stash");
+  readonly fetch: Ops["fetch"] = this.#record("fetch");
+  readonly slotWait: Ops["slotWait"] = this.#record("slotWait");
 }
 
 /** One line a call, `matmul 1+0 f32[4,8] 2+256 f32[8,8] null {"transB":true}`: equal lines mean equal launches. */

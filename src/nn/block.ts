@@ -83,10 +83,11 @@ export class Block {
   }
 
   /**
-   * @returns the layer's output: new memory when the run keeps, else `x` itself, rewritten
+   * @param out where the output goes when the run keeps; default new memory
+   * @returns the layer's output; `x` itself, rewritten, unless the run keeps
    */
-  forward(x: Tensor, /*[N,D]*/ run: Run): Tensor {
-    if (run.keep) return this.#keeping(x, run);
+  forward(x: Tensor, /*[N,D]*/ run: Run, out?: Tensor): Tensor {
+    if (run.keep) return this.#keeping(x, out ?? run.arena.act(...x.shape), run);
     for (const half of [this.attention, this.mlp]) {
       const mark = run.arena.mark();
       half.forward(x, x, run);
@@ -95,8 +96,8 @@ export class Block {
     return x;
   }
 
-  #keeping(x: Tensor, run: Run): Tensor {
-    const { arena } = run, { level } = this, [n] = x.shape, out = arena.act(...x.shape), lean = level < LEVEL.all;
+  #keeping(x: Tensor, out: Tensor, run: Run): Tensor {
+    const { arena } = run, { level } = this, [n] = x.shape, lean = level < LEVEL.all;
     const mid = level >= LEVEL.middle ? arena.act(...x.shape) : null, once = withKeep(run, false);
     if (level >= LEVEL.products) {
       this.attention.forward(mid, x, run, { lean });

@@ -8,6 +8,8 @@ import { LEVEL, type Level } from "./mixer.ts";
 export interface Checkpointing {
   /** One a block. */
   readonly levels: readonly Level[];
+  /** The blocks' inputs wait in host memory (offload.ts). Default false. */
+  readonly offload?: boolean;
 }
 
 /** Whether a product is computed twice. */

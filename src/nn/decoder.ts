@@ -20,6 +20,7 @@ import type { Lora } from "./lora.ts";
 import { Mlp } from "./mlp.ts";
 import type { Param, Run, Slot } from "./module.ts";
 import { Norm } from "./norm.ts";
+import { Offload } from "./offload.ts";
 import type { Params } from "./params.ts";
 
 /** How one linear is adapted; its matrices are found among the parameters by name. */
@@ -56,6 +57,8 @@ export class Decoder {
   readonly #norm: Norm;
   readonly #head: Head;
   readonly #ropes: (DeviceRope | null)[] = [];
+  /** null: the blocks' inputs stay on the device. */
+  readonly #offload: Offload | null;
   #ropeSlab = 0;
   #length = 0;
 
@@ -66,6 +69,7 @@ export class Decoder {
     this.#placeRopes();
     this.prepare(init.maxLength);
     this.#embedding = new Embedding(this.#slot("embed"), c.embedScale);
+    this.#offload = init.checkpoint.offload ? new Offload(init.be, c.layers) : null;
     this.#layers = Array.from({ length: c.layers }, (_, n) => this.#block(n));
     this.#norm = this.#normAt("norm", c.dim);
     this.#head = new Head(this.#headLinear(), c.vocab, c.logitSoftcap);
@@ -91,14 +95,29 @@ export class Decoder {
     });
   }
 
+  /** Places host memory for training passes of up to `n` tokens, if the blocks' inputs wait there; 0: gives it back. */
+  placeOffload(n: number): void {
+    if (n > 0) this.#offload?.place(n, this.config.dim);
+    else this.#offload?.close();
+  }
+
+  /** Host bytes that `placeOffload` takes. */
+  offloadBytes(n: number): number {
+    return this.#offload?.bytes(n, this.config.dim) ?? 0;
+  }
+
   /** ids to hidden states after the final norm. */
   forward(ids: Tensor, /*i32 [N]*/ run: Run): Tensor /*[N,D]*/ {
-    const { arena } = run, [n] = ids.shape;
-    let x = arena.act(n, this.config.dim);
+    const { arena } = run, [n] = ids.shape, { dim } = this.config, offload = run.keep ? this.#offload : null;
+    const buffers = offload?.buffers(n, dim, run);
+    let x = buffers?.[0] ?? arena.act(n, dim);
     this.#embedding.forward(x, ids, run);
-    for (const layer of this.#layers) x = layer.forward(x, run);
-    run.save(this, x, arena.mark());
-    const hidden = arena.act(n, this.config.dim);
+    this.#layers.forEach((layer, i) => {
+      offload?.enter(i, x);
+      x = layer.forward(x, run, i + 1 < this.#layers.length ? buffers?.[(i + 1) % 2] : undefined);
+    });
+    run.save(this, x, arena.mark(), buffers);
+    const hidden = arena.act(n, dim);
     this.#norm.forward(hidden, x, run);
     return hidden;
   }
@@ -114,10 +133,14 @@ export class Decoder {
     be.fill(d, 0);
     this.#norm.backward(d, dHidden, run);
     // The blocks' gradient moves to where their output was, and all above it is given back before memory runs high.
-    const [x, mark] = run.load<[Tensor, number]>(this);
+    const [x, mark, buffers] = run.load<[Tensor, number, [Tensor, Tensor] | undefined]>(this);
     be.copy(x, d);
     arena.release(mark);
-    for (const layer of this.#layers.toReversed()) layer.backward(x, run);
+    for (let i = this.#layers.length - 1; i >= 0; i--) {
+      if (buffers) this.#offload!.need(i);
+      this.#layers[i].backward(x, run);
+      if (buffers) this.#offload!.done(i, buffers[i % 2]);
+    }
     this.#embedding.backward(x, run);
   }
 

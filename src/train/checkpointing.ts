@@ -9,8 +9,11 @@ import type { Checkpointing } from "../nn/checkpoint.ts";
 import { LEVEL, type Level } from "../nn/mixer.ts";
 import { type MemoryPlan, planMemory, type PlanOptions } from "./plan.ts";
 
-/** none: all that products make stays; full: the blocks' inputs; selective: what recomputes dearest, as far as it fits. */
-export type CheckpointMode = "none" | "full" | "selective";
+/**
+ * none: all that products make stays; full: the blocks' inputs; offload: those wait in host memory; selective: what recomputes
+ * dearest stays, as far as it fits.
+ */
+export type CheckpointMode = "none" | "full" | "offload" | "selective";
 
 /** A choice and what it takes. */
 export interface PlannedCheckpointing {
@@ -23,17 +26,19 @@ export interface ChoiceOptions extends Omit<PlanOptions, "checkpoint"> {
   readonly mode: CheckpointMode;
   /** Bytes that all may take; of consequence to `selective`. Default: no bound. */
   readonly budget?: number;
+  /** `selective`: the blocks' inputs wait in host memory, to leave room for more. Default false. */
+  readonly offload?: boolean;
 }
 
 /** The levels of a mode; `selective` takes the most that fits, and at least what `full` does. */
 export function chooseCheckpointing(
   source: ModelSource,
   be: Pick<Backend, "actDtype" | "supports">,
-  { mode, budget = Infinity, ...o }: ChoiceOptions,
+  { mode, budget = Infinity, offload = mode === "offload", ...o }: ChoiceOptions,
 ): PlannedCheckpointing {
   const { layers } = source.config;
   const plan = (levels: Level[]): PlannedCheckpointing => {
-    const checkpoint = { levels };
+    const checkpoint = offload ? { levels, offload } : { levels };
     return { checkpoint, memory: planMemory(source, be, { ...o, checkpoint }) };
   };
   if (mode === "none") return plan(Array(layers).fill(LEVEL.products));

@@ -82,6 +82,7 @@ export class Pass {
     this.lossSum = place("f32", 1);
     this.#chunk = o.chunk ?? defaultChunk(decoder.config.vocab, be.actDtype);
     this.arena = new Arena(be, arenaBytes);
+    if (decoder.params().length) decoder.placeOffload(o.trainTokens ?? o.maxTokens);
   }
 
   /**
@@ -155,6 +156,7 @@ export class Pass {
   }
 
   close(): void {
+    this.decoder.placeOffload(0);
     this.#arenaInputs.close();
     this.arena.close();
   }

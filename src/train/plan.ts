@@ -28,6 +28,8 @@ export interface MemoryPlan {
   /** Activations at their peak. */
   readonly arena: number;
   readonly inputs: number;
+  /** Pinned host memory in which blocks' inputs wait; no part of the total. */
+  readonly host: number;
   readonly total: number;
   /** Trained elements, without padding. */
   readonly trained: number;
@@ -84,6 +86,7 @@ export function planMemory(source: ModelSource, be: Target, o: PlanOptions): Mem
   const total = weights + 2 * slab + optimizerBytes + arena + inputs;
   return {
     ...{ weights, params: slab, grads: slab, optimizer: optimizerBytes, arena, inputs, total },
+    host: params ? decoder.offloadBytes(o.pass.trainTokens ?? o.pass.maxTokens) : 0,
     trained: params?.count ?? 0,
   };
 }

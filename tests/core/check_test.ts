@@ -59,10 +59,15 @@ const RIGHT: { [P in keyof Ops]: Parameters<Ops[P]> } = {
   rowNorm: [f(V), t("q8_0", V, D), f(R, D), f(V, R), 1],
   divide: [f(D), f(D), f(D)],
   dropout: [x(N, D), x(N, D), i(2), 0, 0.1],
+  quantizeFp8: [t("fp8_128", 256, 128), x(128, 128), 128],
+  hostSlot: [3, 1024],
+  stash: [3, x(N, D)],
+  fetch: [x(N, D), 3],
+  slotWait: [3],
 };
 
 /** Tensors whose size another argument does not fix: any number of elements is right. */
-const FREE = new Set(["sumSquares 1", "rope 0", "crossEntropy 1"]);
+const FREE = new Set(["sumSquares 1", "rope 0", "crossEntropy 1", "stash 1", "fetch 0"]);
 /** Tensors that are bytes; made f32 instead. */
 const BYTES = new Set(["adamw8 2", "adamw8 3"]);
 const isTensor = (a: unknown): a is Tensor => typeof a === "object" && a !== null && "dtype" in a;

@@ -176,6 +176,56 @@ describe.each(Object.keys(TINY))("%s", (family) => {
   });
 });
 
+/** Copies as late as they may be made, each at its wait; until then what a fetch writes is NaN. */
+class Late extends ReferenceBackend {
+  readonly #waiting = new Map<number, () => void>();
+  copies = 0;
+
+  override stash(slot: number, x: Tensor): void {
+    this.#waiting.set(slot, () => super.stash(slot, x));
+  }
+  override fetch(out: Tensor, slot: number): void {
+    this.slotWait(slot);
+    this.fill(out, NaN);
+    this.#waiting.set(slot, () => super.fetch(out, slot));
+  }
+  override slotWait(slot: number): void {
+    const copy = this.#waiting.get(slot);
+    this.#waiting.delete(slot);
+    if (copy) this.copies++;
+    copy?.();
+  }
+}
+
+test.each([1, 2, 3, 5])(
+  "inputs in host memory change no bit of %d layers, copied at once or at the last moment",
+  async (layers) => {
+    const hf = { ...TINY.llama, num_hidden_layers: layers }, b = batchOf(LENGTHS), found = [];
+    const plain = { levels: Array(layers).fill(LEVEL.input) };
+    for (
+      const [be, checkpoint] of [
+        [new ReferenceBackend(), plain],
+        [new ReferenceBackend(), { ...plain, offload: true }],
+        [new Late(), { ...plain, offload: true }],
+        [new Late(), { levels: Array(layers).fill(LEVEL.heads), offload: true }],
+        [new Late(), { levels: Array(layers).fill(LEVEL.all), offload: true }],
+      ] as const
+    ) {
+      const model = await loadModel(tinySource(hf), { backend: be, maxLength: 16, lora: tinyLora(), checkpoint });
+      shake(be, model.decoder.params());
+      model.decoder.placeOffload(b.ids.length);
+      const rig = new Rig(model);
+      for (let pass = 0; pass < 2; pass++) {
+        rig.zero();
+        found.push({ loss: await rig.loss(b, { grad: true }), grads: await rig.grads() });
+      }
+      if (be instanceof Late) expect(be.copies).toBe(2 * 2 * Math.max(0, layers - 2));
+      model.decoder.placeOffload(0);
+    }
+    for (const f of found) expect(f).toEqual(found[0]);
+  },
+);
+
 test("rsLoRA, trained biases, copies of embedding and head: each has the gradients of its differences", async () => {
   const lora = tinyLora({ bias: "all", modulesToSave: ["embed_tokens", "lm_head", "norm"], rslora: true });
   const model = await load("llama", { lora }), rig = new Rig(model), b = batchOf(LENGTHS);

@@ -25,7 +25,10 @@ import { decodes } from "./codec.ts";
 import { matmul } from "./matmul.ts";
 import { Memory } from "./memory.ts";
 import { adafactor, adamw8, lion, sgd } from "./optimizers.ts";
+import { HostSlots } from "./slots.ts";
 import { activate, lossRow, normRowBwd, statistics } from "./rows.ts";
+
+export { tensorOf, valuesOf } from "./values.ts";
 
 /** f64 on one thread. Not fast; `new ReferenceBackend()` takes any number of bytes. */
 export class ReferenceBackend implements Backend {
@@ -33,6 +36,7 @@ export class ReferenceBackend implements Backend {
   readonly device: string = "reference: f64, one thread";
   readonly actDtype = "f32";
   readonly #mem: Memory;
+  readonly #slots = new HostSlots();
 
   /** @param limit bytes that may be in use at once */
   constructor(limit: number = Infinity) {
@@ -349,40 +353,28 @@ export class ReferenceBackend implements Backend {
   quantizeFp8(out: Tensor): void {
     throw new ShapeError(`Cannot run quantizeFp8: the reference holds no ${out.dtype}`);
   }
+
+  offloads(): string | null {
+    return null;
+  }
+  hostSlot(slot: number, bytes: number): void {
+    check.hostSlot(slot, bytes);
+    this.#slots.place(slot, bytes);
+  }
+  stash(slot: number, x: Tensor): void {
+    check.stash(slot, x);
+    this.#slots.put(slot, this.#mem.read(x));
+  }
+  fetch(out: Tensor, slot: number): void {
+    check.fetch(out, slot);
+    this.#mem.store(out, this.#slots.get(slot, numel(out)));
+  }
+  slotWait(slot: number): void {
+    check.slotWait(slot);
+    this.#slots.find(slot);
+  }
 }
 
 function headsOf(q: Tensor, k: Tensor): Heads {
   return { H: q.shape[1], K: k.shape[k.shape.length - 2], d: q.shape[2] };
-}
-
-/** A tensor with memory of its own, holding `values`. */
-export function tensorOf(
-  be: Backend,
-  dtype: "f32" | "i32",
-  values: ArrayLike<number>,
-  ...shape: number[]
-): Tensor {
-  const n = shape.reduce((a, b) => a * b, 1);
-  const t: Tensor = { handle: be.alloc(n * 4), byteOffset: 0, dtype, shape };
-  be.upload(
-    t,
-    dtype === "i32"
-      ? Int32Array.from(values)
-      : be.name === "reference"
-      ? Float64Array.from(values)
-      : Float32Array.from(values),
-  );
-  return t;
-}
-
-/** The values of an f32 tensor. */
-export async function valuesOf(be: Backend, t: Tensor): Promise<Float64Array> {
-  if (be.name !== "reference") {
-    const out = new Float32Array(numel(t));
-    await be.download(t, out);
-    return Float64Array.from(out);
-  }
-  const out = new Float64Array(numel(t));
-  await be.download(t, out);
-  return out;
 }
