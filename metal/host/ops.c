@@ -182,7 +182,8 @@ OP(cross_entropy, 4, NEED(loss), NEED(logits), NEED(target), NEED(weight)) {
   return t[1].rows ? launch(&c) : US_OK;
 }
 
-// Host memory is the device's here: nothing could be gained.
+// No 8-bit matrix units; and host memory is the device's here, so that moving tensors there gains nothing.
+US_LACKS(us_quantize_fp8)
 US_LACKS(us_host_slot)
 US_LACKS(us_stash)
 US_LACKS(us_fetch)
