@@ -25,7 +25,8 @@ export const candidate: Candidate = {
       sha256: LIBRARY_SHA256,
       explicit: o.library,
     });
-    return await openNative({ name: "cuda", path, device: o.device, actDtype: o.actDtype });
+    const { device, actDtype, memoryLimit } = o;
+    return await openNative({ name: "cuda", path, device, actDtype, memoryLimit });
   },
 };
 

@@ -52,7 +52,7 @@ export async function openNative(o: NativeOpts): Promise<Backend> {
   const base = await openBase(o), { fn } = base;
   const closers = [base.close];
   const must = (op: string, status: number): void => {
-    if (status !== STATUS.ok) throw new BackendError(`Cannot use ${o.name}: ${lastError(fn)}`, op, status);
+    if (status !== STATUS.ok) throw new BackendError(sentence(`Cannot use ${o.name}`, lastError(fn)), op, status);
   };
   try {
     must("us_device_probe", fn.us_device_probe());
@@ -88,6 +88,11 @@ function opsOf(fn: Base): OpTable {
 
 function lastError(fn: Base): string {
   return textOf(fn.us_last_error) || "the library gave no reason";
+}
+
+/** The library's own sentence, or what it says as the reason of ours. */
+function sentence(ours: string, text: string): string {
+  return text.startsWith("Cannot ") ? text : `${ours}: ${text}`;
 }
 
 /** The functions that every version has, then the version. */
@@ -165,7 +170,7 @@ class NativeBackend implements Backend {
     if (status === STATUS.memory) {
       const { active, limit } = this.memory();
       throw new MemoryError(
-        `Cannot allocate ${bytes} bytes on ${this.name}: ${lastError(this.#base)}`,
+        sentence(`Cannot allocate ${bytes} bytes on ${this.name}`, lastError(this.#base)),
         bytes,
         limit - active,
       );

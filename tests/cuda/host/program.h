@@ -1,0 +1,29 @@
+// Random programs for a Hopper's held-back products: lists of calls over one arena, made so that what one call writes is often
+// what another reads. Made by number: the same number gives the same program.
+#pragma once
+#include "host.h"
+
+/** A call over views of the arena. Which fields matter depends on the kind. */
+struct Step {
+  enum Kind {
+    MATMUL, ADD, COPY, SCALE, FILL, UPLOAD, DOWNLOAD, FENCE, LAUNCH, EMBED, EMBED_BWD, NORM, NORM_BWD, ROPE, ATTENTION, ATTENTION_BWD,
+    CACHE_WRITE, ATTENTION_CACHED, GLU, GLU_BWD, CROSS_ENTROPY, SUM_SQUARES, CLIP_FACTOR, ADAMW, SGD, LION, ADAMW8, ADAFACTOR,
+    NOISE, COL_SUM, COL_DOT, SCALE_COLS, ROW_NORM, DIVIDE, DROPOUT, QUANTIZE_FP8, KINDS
+  } kind;
+  T t[10] = {};
+  uint32_t trans_a = 0, trans_b = 0;
+  float alpha = 1, beta = 0;
+  Bytes bytes = {};
+  std::string text() const;
+};
+
+constexpr uint64_t ARENA = 96 << 10;
+
+struct Program {
+  std::vector<Step> body;  // operations only: run once, then recorded
+  std::vector<Step> rest;  // operations, transfers, and launches of the recording
+};
+Program make_program(uint64_t number);
+
+/** Runs a step on the arena's handle; launches are the caller's. */
+int32_t run_step(const Step& s, uint32_t arena, Bytes& downloaded);

@@ -1,0 +1,198 @@
+#!/usr/bin/env python3
+"""Slips that an author of cuda/host could make, one at a time: each must be noticed by the tests, by a sanitizer, or by the
+fake runtime's rules. host_mutants.py ROOT WORK: WORK has the objects of run.sh's builds `plain` and `asan`. Without WORK,
+only whether each slip can still be made."""
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+# What products wait for: file, what is there, what a slip would put there
+PENDING = [
+    ('pending.cpp', 'if (meet(s[i].of, written)) s.erase(s.begin() + static_cast<long>(i));', ';'),
+    ('pending.cpp', 'if (same(s.of, result)) return s.copy;', 'if (s.of.p == result.p) return s.copy;'),
+    ('pending.cpp', 'a.p < b.p + b.bytes && b.p < a.p + a.bytes', 'a.p == b.p'),
+    ('pending.cpp', 'p.shadows.clear(), p.ring_at = 0;\n  }', 'p.ring_at = 0;\n  }'),
+    ('pending.cpp', 'if (p.ring_at + bytes > RING) {\n    if ((rc = flush_pending())) return nullptr;', 'if (p.ring_at + bytes > RING) {'),
+    ('pending.cpp', 'p.ring_at += bytes;', 'p.ring_at += bytes / 2;'),
+    ('pending.cpp', 'if (!p.empty() && (p.rows != rows || p.dtype != dtype))', 'if (!p.empty() && p.dtype != dtype)'),
+    ('pending.cpp', 'if (!p.empty() && (p.rows != rows || p.dtype != dtype))', 'if (!p.empty() && p.rows != rows)'),
+    ('pending.cpp', 'if (x.c == g.c && x.N == g.N) return &x;', 'if (x.c == g.c) return &x;'),
+    ('pending.cpp', 'p.dtype != g.c_type || p.b_by_k != !g.trans_b) return nullptr;', 'p.dtype != g.c_type) return nullptr;'),
+    ('pending.cpp', '!waiting_for(g) || g.beta != 1.0f || g.bias || p.segments', '!waiting_for(g) || g.bias || p.segments'),
+    ('pending.cpp', 'p.segments == MAX_SEGMENTS || g.K > 256', 'g.K > 256'),
+    ('pending.cpp', 'p.b_by_k) || is_written(b_of(g))) return false;', 'p.b_by_k)) return false;'),
+    ('pending.cpp', 'if (!shadow_of(a_of(g)) && is_written(a_of(g))) return false;', ';'),
+    ('pending.cpp', 'if (!a) a = g.a, p.reads.push_back(a_of(g));', 'if (!a) a = g.a;'),
+    ('pending.cpp', 'p.reads.push_back(b_of(g));\n  p.casts', 'p.casts'),
+    ('pending.cpp', 'b, g.N * g.K, g.alpha});', 'b, g.N * g.K, 1.0f});'),
+    ('pending.cpp', 'if (g.alpha != 1.0f || g.K < 64', 'if (g.K < 64'),
+    ('pending.cpp', 'const bool room = p.segments < MAX_SEGMENTS && (x || p.products.size() < MAX_PRODUCTS);', 'const bool room = true;'),
+    ('pending.cpp', '&& p.e4m3 == e4m3)', ')'),
+    ('pending.cpp', ', p.e4m3 = all.e4m3;', ';'),
+    ('pending.cpp', 'us_bytes(static_cast<uint32_t>(g.b_type), g.N * g.K)}', 'g.N * g.K}'),
+    ('pending.cpp', '!room || is_written(a_of(g)) ||', '!room ||'),
+    ('pending.cpp', '|| is_written(b_of(g)) || is_written(bias)', '|| is_written(bias)'),
+    ('pending.cpp', '|| is_written(bias) || is_read(c_of(g)) ||', '|| is_read(c_of(g)) ||'),
+    ('pending.cpp', '|| is_written(bias) || is_read(c_of(g)) ||', '|| is_written(bias) ||'),
+    ('pending.cpp', '||\n      (!x && is_written(c_of(g)))) {', ') {'),
+    ('pending.cpp', 'x = nullptr;\n  }\n  forget_shadows(c_of(g));', 'x = nullptr;\n  }'),
+    ('pending.cpp', 'g.beta == 1.0f ? g.c : nullptr, 0, {}', 'nullptr, 0, {}'),
+    ('pending.cpp', 'for (const Span& s : {a_of(g), b_of(g), bias}) p.reads', 'for (const Span& s : {a_of(g), b_of(g)}) p.reads'),
+    ('pending.cpp', 'for (const Span& s : {a_of(g), b_of(g), bias}) p.reads', 'for (const Span& s : {a_of(g), bias}) p.reads'),
+    ('pending.cpp', 'return !is_written(c);', 'return true;'),
+    ('pending.cpp', 't.c[i] = nullptr;', ';'),
+    ('pending.cpp', 'if (p.casts.size() + 1 + MAX_SEGMENTS > MAX_CASTS)', 'if (false)'),
+    ('pending.cpp', 'if (!alike || is_written(a_of(g)) ||', 'if (!alike ||'),
+    ('pending.cpp', 'is_written(a_of(g)) || is_written(b_of(g)) || is_read(c_of(g)) || (is_written(c_of(g)) &&', 'is_written(a_of(g)) || is_read(c_of(g)) || (is_written(c_of(g)) &&'),
+    ('pending.cpp', 'is_written(b_of(g)) || is_read(c_of(g)) || (is_written(c_of(g)) && !supersede(c_of(g)))', 'is_written(b_of(g)) || (is_written(c_of(g)) && !supersede(c_of(g)))'),
+    ('pending.cpp', '|| is_read(c_of(g)) || (is_written(c_of(g)) && !supersede(c_of(g))))', '|| is_read(c_of(g)))'),
+    ('pending.cpp', 't.count < MAX_SHARING && (t.count + 1) * t.r <= 64) with', 't.count < MAX_SHARING) with'),
+    ('pending.cpp', 'if (!with && p.thins.size() == MAX_THIN)', 'if (false)'),
+    ('pending.cpp', 'with->alpha[i] = one.alpha[0];', ';'),
+    ('pending.cpp', 'p.reads.push_back(a_of(g)), p.reads.push_back(b_of(g)), p.writes.push_back(c_of(g));', 'p.reads.push_back(b_of(g)), p.writes.push_back(c_of(g));'),
+    ('pending.cpp', 'p.reads.push_back(a_of(g)), p.reads.push_back(b_of(g)), p.writes.push_back(c_of(g));', 'p.reads.push_back(a_of(g)), p.writes.push_back(c_of(g));'),
+    ('pending.cpp', 'p.reads.push_back(a_of(g)), p.reads.push_back(b_of(g)), p.writes.push_back(c_of(g));', 'p.reads.push_back(a_of(g)), p.reads.push_back(b_of(g));'),
+    ('pending.cpp', 'if (is_written(wide) || is_written(c_of(g)) ||', 'if (is_written(c_of(g)) ||'),
+    ('pending.cpp', 'if (is_written(wide) || is_written(c_of(g)) ||', 'if (is_written(wide) ||'),
+    ('pending.cpp', 'is_read(c_of(g)) || (!shadow_of(thin) && is_written(thin))', '(!shadow_of(thin) && is_written(thin))'),
+    ('pending.cpp', '|| (!shadow_of(thin) && is_written(thin)))', ')'),
+    ('pending.cpp', 'else p.reads.push_back(thin);', ';'),
+    ('pending.cpp', 'p.reads.push_back(wide), p.writes.push_back(c_of(g));', 'p.writes.push_back(c_of(g));'),
+    ('pending.cpp', 'p.reads.push_back(wide), p.writes.push_back(c_of(g));', 'p.reads.push_back(wide);'),
+    ('pending.cpp', 'w.by_rank == t.by_rank &&', ''),
+    ('pending.cpp', 'w.alpha[w.count] = t.alpha[0], w.count++;', 'w.count++;'),
+    ('pending.cpp', '&& fits_sm90(left[i]) == fits) now', ') now'),
+    ('pending.cpp', 'if (left[i].r == r && left[i].count == n', 'if (left[i].r == r'),
+    ('pending.cpp', 'p.rows = all.rows, p.dtype', 'p.dtype'),
+    ('pending.cpp', 'all.reads.clear(), all.writes.clear(), all.segments = 0;', 'all.reads.clear(), all.writes.clear();'),
+    ('pending.cpp', 'touched = touched || is_written(reads[i]);', ';'),
+    ('pending.cpp', 'touched = touched || is_written(writes[i]) || is_read(writes[i]);', 'touched = touched || is_written(writes[i]);'),
+    ('pending.cpp', 'touched = touched || is_written(writes[i]) || is_read(writes[i]);', 'touched = touched || is_read(writes[i]);'),
+    ('pending.cpp', 'forget_shadows(writes[i]);', ';'),
+    ('pending.cpp', 'reinterpret_cast<uintptr_t>(x.p) % 16) return false;', 'false) return false;'),
+    ('pending.cpp', '|| p.addend || is_written(span_of(x))) continue;', '|| p.addend) continue;'),
+    ('pending.cpp', '|| p.addend || is_written(span_of(x))) continue;', '|| is_written(span_of(x))) continue;'),
+    ('pending.cpp', 'pending().reads.push_back(span_of(x));', ';'),
+    ('device.cpp', 'if ((rc = settle(nullptr, 0, writes, 1))) return rc;', ';'),
+    ('device.cpp', 'if ((rc = enter(s)) || (rc = flush_pending())) return nullptr;', 'if ((rc = enter(s))) return nullptr;'),
+    ('device.cpp', 'drop_pending();  // the recording writes the ring', ';'),
+    ('device.cpp', 's.capturing = true, drop_pending();', 's.capturing = true;'),
+    ('device.cpp', 'const int unfinished = flush_pending();', 'const int unfinished = 0;'),
+    ('device.cpp', 'if (const int rc = settle(nullptr, 0, writes, 1)) return rc;\n  return fill', 'return fill'),
+    ('ops.cpp', 'if (a.written) writes[w++]', 'if (false) writes[w++]'),
+    ('ops.cpp', 'if (SETTLE)', 'if (false)'),
+    ('ops.cpp', 'op({out(a->out), out(a->stat), a->x', 'op({out(a->out), a->stat, a->x'),
+    ('ops.cpp', 'op({out(a->x), a->pos', 'op({a->x, a->pos'),
+    ('ops.cpp', 'const int rc = settle(reads, 2, writes, 1);', 'const int rc = 0;'),
+    ('ops.cpp', 'out(a->d_gate), maybe_out(a->d_up), out(a->h)', 'out(a->d_gate), maybe_out(a->d_up), a->h'),
+]
+# Handles, memory, recordings, failures
+REST = [
+    ('library.cpp', 'if (s.live_graphs > 0) s.retired.push_back(room.p);', 'if (false) s.retired.push_back(room.p);'),
+    ('library.cpp', 'else cudaStreamSynchronize(s.stream), cudaFree(room.p);', 'else cudaFree(room.p);'),
+    ('library.cpp', 's.active -= room.bytes;', ';'),
+    ('library.cpp', 'if (s.capturing) {', 'if (false) {'),
+    ('library.cpp', 'if (e != cudaErrorMemoryAllocation) return cuda_error("scratch memory", e), nullptr;', ';'),
+    ('library.cpp', 'cudaGetLastError();  // or the next', ';  // or the next'),
+    ('library.cpp', '&& s.generation == handle >> SLOT_BITS', ''),
+    ('library.cpp', 'if (++slots[slot].generation < GENERATIONS) free_slots', 'if (++slots[slot].generation, true) free_slots'),
+    ('library.cpp', 'if (slots[i].p) cudaFree(slots[i].p), remove(i + 1);', 'if (slots[i].p) remove(i + 1);'),
+    ('library.cpp', 'if (slots[i].p) cudaFree(slots[i].p), remove(i + 1);', 'if (slots[i].p) cudaFree(slots[i].p), slots[i].p = nullptr;'),
+    ('library.cpp', 'fits = fits && !__builtin_mul_overflow(n, s, &n) && n < (uint64_t{1} << 56);', 'n *= s;'),
+    ('library.cpp', 'if (us_bytes(t.dtype, LARGEST_BLOCK) == 0)', 'if (false)'),
+    ('library.cpp', 'LARGEST_BLOCK = 128 * 128', 'LARGEST_BLOCK = 256'),
+    ('library.cpp', 'offset > s->bytes || out.bytes > s->bytes - offset', 'out.bytes > s->bytes - offset'),
+    ('library.cpp', 'offset > s->bytes || out.bytes > s->bytes - offset', 'offset > s->bytes'),
+    ('library.cpp', 'if (offset % alignment(t.dtype))', 'if (false)'),
+    ('library.cpp', 'thread_local char error_text', 'char error_text'),
+    ('library.cpp', 'const cudaError_t e = cudaGetLastError();\n  if (e', 'const cudaError_t e = cudaSuccess;\n  if (e'),
+    ('device.cpp', 'cudaGetLastError();  // or the next', ';  // or the next'),
+    ('device.cpp', 'if (s.capturing) cudaStreamEndCapture(s.stream, &unfinished);', ';'),
+    ('device.cpp', 'if (unfinished) cudaGraphDestroy(unfinished);', ';'),
+    ('device.cpp', 'if (g.exec) cudaGraphExecDestroy(g.exec), g.exec = nullptr, g.generation++;', 'if (g.exec) cudaGraphExecDestroy(g.exec), g.exec = nullptr;'),
+    ('device.cpp', 's.remove_all();', ';'),
+    ('device.cpp', 'profile_drop();', ';'),
+    ('device.cpp', 'for (char* p : s.retired) cudaFree(p);\n  if', 'if'),
+    ('device.cpp', 'if (s.ring) cudaFreeHost(s.ring);', ';'),
+    ('device.cpp', 'if (s.stream) cudaStreamDestroy(s.stream), s.stream = nullptr;', 's.stream = nullptr;'),
+    ('device.cpp', 's.openings++, s.device', 's.device'),
+    ('device.cpp', 'p.major * 10 + p.minor >= OLDEST', 'true'),
+    ('device.cpp', 'if (s.capability < OLDEST) {', 'if (false) {'),
+    ('device.cpp', 'if (device >= static_cast<uint32_t>(count)) {', 'if (false) {'),
+    ('device.cpp', 'if (static_cast<int>(device) != s.device) {', 'if (false) {'),
+    ('device.cpp', 'if (s.opens == 0) return rc;\n', 'if (rc) return rc;\n'),
+    ('device.cpp', 'if (s.capturing) return recording("allocate");', ';'),
+    ('device.cpp', 'if (s.capturing) return recording("free");', ';'),
+    ('device.cpp', 'if (s.capturing) return rc = recording("copy"), nullptr;', ';'),
+    ('device.cpp', 'if (s.capturing) return recording("wait");', ';'),
+    ('device.cpp', 'if (s.capturing) return recording("free a graph");', ';'),
+    ('device.cpp', 'if (s.capturing) return recording("launch a graph");', ';'),
+    ('device.cpp', 'cudaFree(p);\n    return fail(US_MEMORY, "Cannot allocate: all', 'return fail(US_MEMORY, "Cannot allocate: all'),
+    ('device.cpp', 'const cudaError_t waited = cudaStreamSynchronize(s.stream), freed = cudaFree', 'const cudaError_t waited = cudaSuccess, freed = cudaFree'),
+    ('device.cpp', 's.active -= slot->bytes;', ';'),
+    ('device.cpp', 'offset > slot->bytes || bytes > slot->bytes - offset', 'offset + bytes > slot->bytes'),
+    ('device.cpp', 'if (const int bad = device_status("upload", cudaStreamSynchronize(s.stream))) return bad;', ';'),
+    ('device.cpp', 's.ring_at += (bytes + 255) / 256 * 256;', ';'),
+    ('device.cpp', 'if (e == cudaSuccess) e = cudaStreamSynchronize(s.stream);\n  }', '}'),
+    ('device.cpp', 'if (e == cudaSuccess) e = cudaStreamSynchronize(s.stream);\n  return device_status("download"', 'return device_status("download"'),
+    ('device.cpp', 'if (graph) cudaGraphDestroy(graph);', ';'),
+    ('device.cpp', 'g->exec = nullptr, g->generation++;', 'g->exec = nullptr;'),
+    ('device.cpp', 'for (char* p : s.retired) cudaFree(p);\n    s.retired.clear();', 's.retired.clear();'),
+    ('profile.cpp', 'if (!running || state().capturing) return;', 'if (!running) return;'),
+    ('profile.cpp', '|| flush_pending() || s.capturing) return 0;', '|| flush_pending()) return 0;'),
+    ('profile.cpp', 'for (const Mark& m : marks) cudaEventDestroy(m.event);', ';'),
+]
+REST_GROUPS = ['machines', 'library', 'memory', 'graphs', 'profile', 'failures', 'threads', 'few_cycles']
+
+
+def run(root, work, number, mutant, build):
+    file, there, slip = mutant
+    path = f'{work}/mutant{number}'
+    text = open(f'{root}/cuda/host/{file}').read()
+    if there not in text:
+        return f'MISSED {file}: there is no {there}'
+    if file == 'pending.cpp':  # a ring that comes round
+        text = text.replace('size_t{64} << 20', 'size_t{40} << 10')
+    with open(f'{path}.cpp', 'w') as f:
+        f.write(text.replace(there, slip, 1))
+    flags = ['-fsanitize=address,undefined', '-O0'] if build == 'asan' else ['-O1']
+    here = os.path.dirname(os.path.abspath(__file__))
+    try:
+        made = subprocess.run(['g++', '-std=c++17', '-w', *flags, f'-I{here}/sim/include', f'-I{root}/cuda/host', '-c', f'{path}.cpp', '-o',
+                               f'{path}.o'], capture_output=True, text=True)
+        if made.returncode:
+            return f'MISSED {file}: {slip} does not compile: {made.stderr[:300]}'
+        objects = [f'{work}/{build}/{o}' for o in sorted(os.listdir(f'{work}/{build}'))
+                   if o.endswith('.o') and o != f'host_{file}.o']
+        subprocess.run(['g++', *flags[:1], *objects, f'{path}.o', '-o', path, '-lpthread'], check=True)
+        groups = ['pending', '1', '250'] if build == 'plain' else REST_GROUPS
+        try:
+            test = subprocess.run([path, *groups], capture_output=True, timeout=100)
+        except subprocess.TimeoutExpired:
+            return f'noticed (hangs) {file}: {there}'
+        why = (test.stderr + test.stdout).decode(errors='replace').strip().splitlines()
+        kind = next((w.split('(')[0][:90] for w in why if w.startswith(('FAKE', 'FAIL', '==', 'SUMMARY')) and len(w) > 70 or 'FAKE' in w or 'FAIL' in w), '')
+        return f'noticed {file}: {there} [{kind}]' if test.returncode else f'MISSED {file}: {there} -> {slip}'
+    finally:
+        for end in ('', '.cpp', '.o'):
+            if os.path.exists(path + end):
+                os.remove(path + end)
+
+
+def main(root, work=None):
+    jobs = [(m, 'plain') for m in PENDING] + [(m, 'asan') for m in REST]
+    if work is None:
+        gone = [m for m, _ in jobs if m[1] not in open(f'{root}/cuda/host/{m[0]}').read()]
+        print('\n'.join(f'MISSED {m[0]}: there is no {m[1]}' for m in gone) or f'{len(jobs)} slips fit the sources')
+        return bool(gone)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        missed = False
+        for line in pool.map(lambda j: run(root, work, j[0], *j[1]), enumerate(jobs)):
+            print(line, flush=True)
+            missed = missed or line.startswith('MISSED')
+    return missed
+
+
+if __name__ == '__main__':
+    sys.exit(main(*sys.argv[1:]))

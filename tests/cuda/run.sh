@@ -1,0 +1,57 @@
+#!/bin/bash
+# Everything about CUDA's host part that a machine without a GPU can prove: tests/cuda/run.sh [step…]. Steps: asan tsan pending
+# slips (all by default); mutants: every slip tried, some minutes; quick: all tests without sanitizers. Each prints one line or fails. Needs g++ (with libasan, libubsan, libtsan) and python3.
+set -euo pipefail
+cd "$(dirname "$0")" && here=$PWD && root=$(cd ../.. && pwd)
+work=$root/.cache/cuda-run
+mkdir -p "$work"
+steps=${*:-asan tsan pending slips}
+fail() { echo "FAIL $*" >&2 && exit 1; }
+say() { printf '%-9s %s\n' "$@"; }
+
+# build NAME FLAGS: cuda/host, the fake runtime and the tests in one program, $work/NAME/host_test
+build() {
+  mkdir -p "$work/$1"
+  local newest
+  newest=$(ls -t "$root"/cuda/host/* "$root"/cuda/kernels/*.h "$root"/ffi/*.h sim/*.* sim/include/* host/* run.sh | head -1)
+  [ "$work/$1/host_test" -ot "$newest" ] || return 0
+  for f in "$root"/cuda/host/*.cpp sim/*.cpp host/*.cpp; do
+    case $f in */cuda/host/*) o=host_ ;; sim/*) o=sim_ ;; *) o=test_ ;; esac
+    echo "g++ -std=c++17 -g1 -Wall -Wextra -Isim/include $2 -c $f -o $work/$1/$o$(basename "$f").o"
+  done | xargs -P "$(nproc)" -I{} sh -c '{}' || fail "$1 does not compile"
+  g++ $2 "$work/$1"/*.o -o "$work/$1/host_test" -lpthread
+}
+
+step_asan() {
+  build asan "-O1 -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer"
+  "$work/asan/host_test" machines library memory graphs profile failures threads cycles >"$work/log" 2>&1 || fail "asan: $(head -40 "$work/log")"
+  "$work/asan/host_test" pending 1 100 >"$work/log2" 2>&1 || fail "asan: $(head -40 "$work/log2")"
+  say asan "AddressSanitizer and UBSan: $(tail -1 "$work/log"); $(grep failures: "$work/log"); $(grep pending: "$work/log2")"
+}
+step_tsan() {
+  build tsan "-O1 -fsanitize=thread"
+  TSAN_OPTIONS=halt_on_error=1 setarch -R "$work/tsan/host_test" threads >"$work/log" 2>&1 || fail "tsan: $(head -40 "$work/log")"
+  say tsan "ThreadSanitizer, four threads: $(tail -1 "$work/log")"
+}
+step_pending() {
+  build plain "-O2"
+  "$work/plain/host_test" pending 1000 1500 >"$work/log" || fail "pending: $(head -20 "$work/log")"
+  say pending "held back as at once: $(grep pending: "$work/log")"
+}
+step_quick() {
+  build plain "-O2"
+  "$work/plain/host_test" machines library memory graphs profile failures threads few_cycles >"$work/log3" || fail "quick: $(grep FAIL "$work/log3")"
+  "$work/plain/host_test" pending 1 200 >"$work/log4" || fail "quick: $(grep FAIL "$work/log4")"
+  say quick "$(tail -1 "$work/log3"); $(grep pending: "$work/log4")"
+}
+step_slips() { # that the list of slips still fits the sources
+  python3 host_mutants.py "$root" >"$work/slips" || fail "slips: $(grep MISSED "$work/slips")"
+  say slips "$(cat "$work/slips")"
+}
+step_mutants() {
+  build plain "-O2"
+  build asan "-O1 -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer"
+  python3 host_mutants.py "$root" "$work" >"$work/mutants" || fail "mutants: $(grep MISSED "$work/mutants")"
+  say mutants "$(wc -l <"$work/mutants") slips in the host, all noticed"
+}
+for s in $steps; do "step_$s"; done

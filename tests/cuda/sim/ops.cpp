@@ -1,0 +1,137 @@
+// The operations beside matmul, for the fake: add, copy, fill and scale in whole numbers (kernels.cpp says why); of the others
+// only which tensors they read and write, as a sum over all of them that depends on every byte. A tensor that cuda/host
+// declares wrongly is then seen before or after the products it should have waited for.
+#include <string.h>
+
+#include <initializer_list>
+
+#include "../../../cuda/host/kernels.h"
+#include "fake.h"
+
+namespace us {
+namespace {
+
+using Bytes = std::vector<uint8_t>;
+Bytes bytes_of(const Ten& t) {
+  const uint8_t* p = t.as<uint8_t>();
+  return t.p ? Bytes(p, p + t.bytes) : Bytes();
+}
+
+/** Every byte of the outputs = 3 * itself + a sum over the inputs + salt. */
+int mix(const char* name, std::initializer_list<Ten> outs, std::initializer_list<Ten> ins, uint32_t salt) {
+  std::vector<Ten> to(outs), from(ins);
+  fake::launch(stream(), [=] {
+    std::vector<Bytes> in, out;
+    for (const Ten& t : from) in.push_back(bytes_of(t));
+    for (const Ten& t : to) out.push_back(bytes_of(t));
+    for (size_t o = 0; o < out.size(); o++) {
+      for (size_t i = 0; i < out[o].size(); i++) {
+        uint32_t x = 3u * out[o][i] + salt + static_cast<uint32_t>(o);
+        for (size_t k = 0; k < in.size(); k++)
+          if (!in[k].empty()) x += (2 * static_cast<uint32_t>(k) + 1) * in[k][i % in[k].size()];
+        out[o][i] = static_cast<uint8_t>(x);
+      }
+      if (to[o].p) memcpy(to[o].p, out[o].data(), out[o].size());
+    }
+  });
+  return launched(name);
+}
+uint32_t bits(float x) {
+  uint32_t u;
+  memcpy(&u, &x, 4);
+  return u ^ u >> 16;
+}
+uint32_t get(const Ten& t, size_t i) {
+  uint32_t x = 0;
+  const size_t w = t.dtype == F32 || t.dtype == I32 ? 4 : t.dtype == BF16 || t.dtype == F16 ? 2 : 1;
+  memcpy(&x, t.p + (t.numel ? i * w % t.bytes : 0), w);
+  return x;
+}
+void set(const Ten& t, size_t i, uint32_t x) {
+  const size_t w = t.dtype == F32 || t.dtype == I32 ? 4 : t.dtype == BF16 || t.dtype == F16 ? 2 : 1;
+  memcpy(t.p + i * w, &x, w);
+}
+template <class F> int each(const char* name, const Ten& out, F f) {
+  fake::launch(stream(), [=] {
+    for (size_t i = 0; i < out.numel; i++) set(out, i, f(i));
+  });
+  return launched(name);
+}
+
+}  // namespace
+
+int add(const Ten& out, const Ten& a, const Ten& b) {
+  return each("add", out, [=](size_t i) { return get(a, i) + get(b, i); });
+}
+int copy(const Ten& out, const Ten& x) {
+  return each("copy", out, [=](size_t i) { return get(x, i); });
+}
+int scale(const Ten& out, const Ten& x, float f) {
+  return each("scale", out, [=](size_t i) { return static_cast<uint32_t>(static_cast<int32_t>(f)) * get(x, i); });
+}
+int fill(const Ten& out, float value, int32_t integer) {
+  const bool whole = out.dtype == I32 || out.dtype == U8;
+  return each("fill", out, [=](size_t) { return static_cast<uint32_t>(whole ? integer : static_cast<int32_t>(value)); });
+}
+
+int embed(const Ten& out, const Ten& table, const Ten& ids, float s) { return mix("embed", {out}, {table, ids}, bits(s)); }
+int embed_bwd(const Ten& dt, const Ten& dout, const Ten& ids, float s) { return mix("embed_bwd", {dt}, {dout, ids}, bits(s)); }
+int norm(const Ten& out, const Ten& stat, const Ten& x, const Ten& w, const Ten& b, int kind, float, bool plus) {
+  return mix("norm", {out, stat}, {x, w, b}, static_cast<uint32_t>(kind * 2 + plus));
+}
+int norm_bwd(const Ten& dx, const Ten& dw, const Ten& db, const Ten& dout, const Ten& x, const Ten& w, const Ten& stat, int, bool) {
+  return mix("norm_bwd", {dx, dw, db}, {dout, x, w, stat}, 5);
+}
+int rope(const Ten& x, const Ten& pos, const Ten& freqs, float sign, float) { return mix("rope", {x}, {pos, freqs}, bits(sign)); }
+int attention(const Ten& out, const Ten& lse, const Ten& q, const Ten& k, const Ten& v, const Ten& cu, size_t, AttnOpts) {
+  return mix("attention", {out, lse}, {q, k, v, cu}, 7);
+}
+int attention_bwd(const Ten& dq, const Ten& dk, const Ten& dv, const Ten& dout, const Ten& q, const Ten& k, const Ten& v,
+                  const Ten& out, const Ten& lse, const Ten& cu, size_t, AttnOpts) {
+  return mix("attention_bwd", {dq, dk, dv}, {dout, q, k, v, out, lse, cu}, 8);
+}
+int cache_write(const Ten& kc, const Ten& vc, const Ten& k, const Ten& v, const Ten& seq, const Ten& pos) {
+  return mix("cache_write", {kc, vc}, {k, v, seq, pos}, 9);
+}
+int attention_cached(const Ten& out, const Ten& q, const Ten& kc, const Ten& vc, const Ten& seq, const Ten& pos, AttnOpts) {
+  return mix("attention_cached", {out}, {q, kc, vc, seq, pos}, 10);
+}
+int glu(const Ten& h, const Ten& gate, const Ten& up, int act) { return mix("glu", {h}, {gate, up}, static_cast<uint32_t>(act)); }
+int glu_bwd(const Ten& dg, const Ten& du, const Ten& h, const Ten& dh, const Ten& gate, const Ten& up, int) {
+  return mix("glu_bwd", {dg, du, h}, {dh, gate, up}, 12);
+}
+int cross_entropy(const Ten& loss, const Ten& logits, const Ten& target, const Ten& weight, float, float, float) {
+  return mix("cross_entropy", {loss, logits}, {target, weight}, 13);
+}
+int sum_squares(const Ten& out, const Ten& g) { return mix("sum_squares", {out}, {g}, 14); }
+int clip_factor(const Ten& hyper, const Ten& sum_sq, float) { return mix("clip_factor", {hyper}, {sum_sq}, 15); }
+int adamw(const Ten& p, const Ten& g, const Ten& m, const Ten& v, const Ten& hyper) { return mix("adamw", {p, m, v}, {g, hyper}, 16); }
+int sgd(const Ten& p, const Ten& g, const Ten& m, const Ten& hyper) { return mix("sgd", {p, m}, {g, hyper}, 17); }
+int lion(const Ten& p, const Ten& g, const Ten& m, const Ten& hyper) { return mix("lion", {p, m}, {g, hyper}, 18); }
+int adamw8(const Ten& p, const Ten& g, const Ten& m, const Ten& v, const Ten& absmax, const Ten& codes, const Ten& hyper) {
+  return mix("adamw8", {p, m, v, absmax}, {g, codes, hyper}, 19);
+}
+int adafactor(const Ten& p, const Ten& g, const Ten& row, const Ten& col, const Ten& hyper) {
+  return mix("adafactor", {p, row, col}, {g, hyper}, 20);
+}
+int noise(const Ten& out, const Ten& x, const Ten& magnitude, const Ten& seed, uint32_t id) {
+  return mix("noise", {out}, {x, magnitude, seed}, id);
+}
+int col_sum(const Ten& out, const Ten& x) { return mix("col_sum", {out}, {x}, 22); }
+int col_dot(const Ten& out, const Ten& a, const Ten& b) { return mix("col_dot", {out}, {a, b}, 23); }
+int scale_cols(const Ten& out, const Ten& x, const Ten& s) { return mix("scale_cols", {out}, {x, s}, 24); }
+int divide(const Ten& out, const Ten& a, const Ten& b) { return mix("divide", {out}, {a, b}, 26); }
+int quantize_fp8(const Ten& out, const Ten& x, size_t from) { return mix("quantize_fp8", {out}, {x}, static_cast<uint32_t>(from)); }
+int dropout(const Ten& out, const Ten& x, const Ten& seed, uint32_t id, uint32_t, float) { return mix("dropout", {out}, {x, seed}, id); }
+
+/** Goes through scratch memory, so that a room that went away too early is noticed. */
+int row_norm(const Ten& out, const Ten& w, const Ten& a, const Ten& b, float) {
+  Ten room = w;
+  room.p = static_cast<char*>(scratch(SCRATCH_A, w.bytes));
+  if (!room.p) return US_MEMORY;
+  fake::launch(stream(), [=] { memcpy(room.p, w.p, w.bytes); });
+  if (const int rc = launched("row_norm")) return rc;
+  return mix("row_norm", {out}, {room, a, b}, 25);
+}
+
+}  // namespace us
