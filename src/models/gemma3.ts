@@ -1,4 +1,4 @@
-/** Gemma 3 (text): q/k norms, five sliding layers with base 10,000 to one full with base 1,000,000; no soft caps. @module */
+/** Gemma 3 (text): q/k norms, five sliding layers with base 10,000 to one full with base 1,000,000; no soft cap on attention. @module */
 import { baseConfig } from "./base.ts";
 import type { Family, HfConfig } from "./config.ts";
 import { gemmaDepartures, refuseGemma } from "./gemma.ts";
@@ -13,13 +13,15 @@ const PATTERN = 6;
 
 const FULL = "full_attention", SLIDING = "sliding_attention";
 
-/** The older form's rope_local_base_freq and rope_scaling, which holds for full layers only, as nested parameters. */
+/**
+ * Either form as nested parameters. In the older one rope_scaling and rope_theta are for full layers only; what stands
+ * beside the two kinds of layer in rope_parameters counts for neither (Gemma3TextConfig.convert_rope_params_to_dict).
+ */
 function nested(hf: HfConfig): HfConfig {
-  if (hf.rope_parameters) return hf;
-  const scaling = (hf.rope_scaling ?? {}) as Record<string, unknown>;
+  const given = (hf.rope_parameters ?? {}) as Record<string, Record<string, unknown> | undefined>;
   const rope_parameters = {
-    [FULL]: { ...scaling, rope_theta: number(hf, "rope_theta", 1e6) },
-    [SLIDING]: { rope_theta: number(hf, "rope_local_base_freq", 1e4) },
+    [FULL]: { rope_theta: number(hf, "rope_theta", 1e6), ...given[FULL], ...hf.rope_scaling as object | null },
+    [SLIDING]: { rope_theta: number(hf, "rope_local_base_freq", 1e4), ...given[SLIDING] },
   };
   const { rope_scaling: _s, rope_theta: _t, ...rest } = hf;
   return { ...rest, rope_parameters };
@@ -39,7 +41,6 @@ export const gemma3: Family = {
       postNorms: true,
       qkNorm: true,
       scalar: number(hf, "query_pre_attn_scalar", 256),
-      attnSoftcap: number(hf, "attn_logit_softcapping", 0),
       logitSoftcap: number(hf, "final_logit_softcapping", 0),
       window: (n) => layers[n] ? window : 0,
       ropeKey: (n) => layers[n] ? SLIDING : FULL,
@@ -64,7 +65,6 @@ export const gemma3: Family = {
   tensors: tensorNames({ plusOne: true, postNorms: true, qkNorms: true }),
   ggufMeta(c, given) {
     refuseGemma(c, "gemma3", c.layers === LAYERS_27B ? c.dim / c.heads : c.headDim);
-    if (c.attnSoftcap) refuse("gemma3", "a soft cap on attention");
     for (let n = 0; n < c.layers; n++) {
       if ((c.window(n) > 0) !== ((n + 1) % PATTERN !== 0)) refuse("gemma3", `layer ${n}'s window of ${c.window(n)}`);
     }

@@ -5,6 +5,7 @@
  */
 import { ConfigError, FormatError } from "../core/errors.ts";
 import type { ModelConfig } from "../nn/config.ts";
+import { ropeFields } from "./rope.ts";
 import type { GgufExtra, GgufField, GgufReader, HfConfig } from "./config.ts";
 
 /** u32. */
@@ -98,12 +99,6 @@ export function ggufBase(c: ModelConfig, arch: string): [string, GgufField][] {
     [`${arch}.attention.value_length`, u32(c.headDim)],
     [`${arch}.attention.layer_norm_rms_epsilon`, f32(c.norm.eps)],
   ];
-}
-
-/** The first rotating layer's settings: for families whose layers agree. */
-function ropeFields(hf: HfConfig): Record<string, unknown> {
-  const given = hf.rope_parameters ?? hf.rope_scaling ?? {};
-  return given as Record<string, unknown>;
 }
 
 /** transformers' rope type of a config of either form. */

@@ -3,6 +3,7 @@ import { baseConfig } from "./base.ts";
 import type { Family, HfConfig, ModelConfig } from "./config.ts";
 import { configFromGguf, f32, ggufBase, ggufNumber, refuse, refuseWidth, ropeType, u32 } from "./gguf_keys.ts";
 import { tensorNames } from "./names.ts";
+import { ropeFields } from "./rope.ts";
 import { number } from "./settings.ts";
 
 /** Old files say "su" or "yarn" and mean longrope (configuration_phi3.py). */
@@ -11,12 +12,10 @@ const LONGROPE = ["longrope", "su", "yarn"];
 /** The config with its rope type under today's name. */
 function renamed(hf: HfConfig): HfConfig {
   if (!LONGROPE.includes(ropeType(hf))) return hf;
-  const key = hf.rope_parameters ? "rope_parameters" : "rope_scaling";
-  return { ...hf, [key]: { ...hf[key] as object, rope_type: "longrope" } };
+  return { ...hf, rope_scaling: { ...ropeFields(hf), rope_type: "longrope" } };
 }
 
-const factors = (hf: HfConfig, key: string): number[] =>
-  ((hf.rope_parameters ?? hf.rope_scaling ?? {}) as Record<string, number[]>)[key];
+const factors = (hf: HfConfig, key: string): number[] => ropeFields(hf)[key] as number[];
 
 const trained = (c: ModelConfig, hf: HfConfig): number => number(hf, "original_max_position_embeddings", c.maxPos);
 
@@ -55,12 +54,12 @@ export const phi3: Family = {
     const hf = renamed(given), type = ropeType(hf);
     if (type !== "default" && type !== "longrope") refuse("phi3", `rope type '${type}'`);
     refuseWidth(c, "phi3");
-    const { freqs, factor } = c.rope(0, 1)!, fields = (hf.rope_parameters ?? hf) as Record<string, unknown>;
+    const { freqs, factor } = c.rope(0, 1)!, theta = Number(ropeFields(hf).rope_theta ?? hf.rope_theta ?? 10000);
     return new Map([
       ...ggufBase(c, "phi3"),
       ["phi3.rope.scaling.original_context_length", u32(trained(c, hf))],
       ["phi3.rope.dimension_count", u32(2 * freqs.length)],
-      ["phi3.rope.freq_base", f32(Number(fields.rope_theta ?? 10000))],
+      ["phi3.rope.freq_base", f32(theta)],
       // The runtime reads the window and does not use it; 0 marks Phi-4.
       ["phi3.attention.sliding_window", u32(c.window(0))],
       ...(type === "longrope" ? [["phi3.rope.scaling.attn_factor", f32(factor)] as const] : []),

@@ -30,14 +30,15 @@ export interface RopeDefaults {
 
 const isObject = (v: unknown): v is Record<string, unknown> => typeof v === "object" && v !== null && !Array.isArray(v);
 
+/** A config's rope settings, of whichever form; where a file has both, the older counts (convert_rope_params_to_dict). */
+export function ropeFields(hf: HfConfig): Readonly<Record<string, unknown>> {
+  return [hf.rope_scaling, hf.rope_parameters].find((x) => isObject(x) && Object.keys(x).length > 0) as HfConfig ?? {};
+}
+
 /** Settings from a config of either form. @throws {ConfigError} for a type this build lacks */
 export function readRope(hf: HfConfig, d: RopeDefaults): RopeSettings {
-  let fields: Record<string, unknown> = {};
-  if (isObject(hf.rope_scaling)) fields = { ...hf.rope_scaling };
-  if (isObject(hf.rope_parameters)) {
-    const nested = d.layerType ? hf.rope_parameters[d.layerType] : undefined;
-    fields = { ...(isObject(nested) ? nested : hf.rope_parameters) };
-  }
+  const given = ropeFields(hf);
+  const nested = d.layerType ? given[d.layerType] : undefined, fields = isObject(nested) ? nested : given;
   const theta = number(fields, "rope_theta", number(hf, "rope_theta", d.theta));
   const partial = number(fields, "partial_rotary_factor", number(hf, "partial_rotary_factor", 1));
   const type = String(fields.rope_type ?? fields.type ?? "default");

@@ -26,7 +26,9 @@ export const smollm3: Family = {
   ggufArch: "smollm3",
   config(hf) {
     const rotates = rotating(hf), attention = flag(hf, "attention_bias", false);
-    const window = flag(hf, "use_sliding_window", false) ? number(hf, "sliding_window", 0) : 0;
+    // Explicit layer_types slide whatever use_sliding_window says: transformers' mask asks them alone.
+    const sliding = flag(hf, "use_sliding_window", false) || Array.isArray(hf.layer_types);
+    const window = sliding ? number(hf, "sliding_window", 0) : 0;
     const layers = slides(hf, rotates.length, (n) => !rotates[n]);
     return baseConfig("smollm3", hf, {
       theta: THETA,

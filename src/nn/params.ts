@@ -20,11 +20,11 @@ export interface ParamSpec {
 }
 
 /**
- * Which parameters an optimiser may treat alike: LoRA's B (its own learning rate in LoRA+), DoRA's magnitudes, vectors
- * (often without weight decay), all else; and in each, the tensors whose moments 8-bit AdamW keeps in f32: small ones
- * and embedding tables (bitsandbytes' min_8bit_size; transformers' Trainer).
+ * Which parameters an optimiser may treat alike: LoRA's B and the adapter of an embedding (learning rates of their own in
+ * LoRA+), DoRA's magnitudes, norms and biases (often without weight decay), all else; and in each, the tensors whose
+ * moments 8-bit AdamW keeps in f32: small ones and embedding tables (bitsandbytes' min_8bit_size; transformers' Trainer).
  */
-export type Group = `${"matrix" | "lora_b" | "magnitude" | "vector"}${"" | ".f32"}`;
+export type Group = `${"matrix" | "lora_b" | "lora_embedding" | "magnitude" | "norm" | "bias"}${"" | ".f32"}`;
 
 /** Fewest elements of a tensor whose moments 8-bit AdamW stores in 8 bits (bitsandbytes, min_8bit_size). */
 export const SMALL = 4096;
@@ -33,7 +33,8 @@ export const SMALL = 4096;
 export function groupOf({ name, shape }: ParamSpec): Group {
   const exact = shape.reduce((a, b) => a * b, 1) < SMALL || name.includes("embed_tokens"), suffix = exact ? ".f32" : "";
   if (name.includes(".lora_magnitude_vector")) return `magnitude${suffix}`;
-  if (shape.length === 1) return `vector${suffix}`;
+  if (name.includes(".lora_embedding_")) return `lora_embedding${suffix}`;
+  if (shape.length === 1) return `${name.endsWith(".bias") ? "bias" : "norm"}${suffix}`;
   return name.includes(".lora_B.") ? `lora_b${suffix}` : `matrix${suffix}`;
 }
 

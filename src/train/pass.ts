@@ -24,9 +24,9 @@ export interface PassOptions {
   readonly maxLength: number;
   /** Rows whose logits exist at once; default: 32 MiB of them, on GPUs 256 MiB. */
   readonly chunk?: number;
-  /** Label smoothing ε. */
+  /** Label smoothing ε, in training. */
   readonly smoothing?: number;
-  /** Weight of lse² (z-loss). */
+  /** Weight of lse² (z-loss), in training. */
   readonly zLoss?: number;
   /** NEFTune's α: in training, uniform noise of α/√(length·D) on each sequence's embeddings. 0 or absent: off. */
   readonly neftune?: number;
@@ -133,12 +133,12 @@ export class Pass {
     arena.release(mark);
   }
 
-  /** Forward and loss: lossSum += , `i.loss` holds each row's. */
+  /** Forward and loss: lossSum += , `i.loss` holds each row's -log p, whatever is added to it in training. */
   evaluate(i: Inputs, adapters: boolean): void {
     const { arena, be } = this, mark = arena.mark();
     const run = createRun({ be, arena, pos: i.pos, cu: i.cu, maxLen: this.o.maxLength, adapters });
     const hidden = this.decoder.forward(i.ids, run);
-    this.decoder.loss(hidden, this.#lossInput(i), run, false);
+    this.decoder.loss(hidden, { ...this.#lossInput(i), smoothing: 0, zLoss: 0 }, run, false);
     this.#sum(i);
     arena.release(mark);
   }

@@ -3,7 +3,7 @@ import type { Backend } from "../core/backend.ts";
 import { bytesOf, type DType } from "../core/dtype.ts";
 import type { Tensor } from "../core/tensor.ts";
 import type { Param } from "../nn/module.ts";
-import type { Params, Slab } from "../nn/params.ts";
+import type { Group, Params, Slab } from "../nn/params.ts";
 import type { Optimizer, OptimOptions } from "./types.ts";
 
 /** Tensors a rule keeps for one slab, by name. */
@@ -57,13 +57,24 @@ export class SlabOptimizer implements Optimizer {
   }
 
   begin(lr: number, t: number): void {
-    const { weightDecay, decayVectors = true, loraPlusRatio = 1 } = this.#o;
     for (const { slab: { group }, hyper } of this.#groups) {
-      const plus = group.startsWith("matrix") ? 1 : loraPlusRatio;
-      const decay = !decayVectors && group.startsWith("vector") ? 0 : weightDecay;
-      const words = (this.#rule.hyper ?? adamHyper)({ lr: lr * plus, decay, t, o: this.#o });
-      this.#be.upload(hyper, Float32Array.from(words));
+      const at = { lr: lr * this.#rateOf(group), decay: this.#decayOf(group), t, o: this.#o };
+      this.#be.upload(hyper, Float32Array.from((this.#rule.hyper ?? adamHyper)(at)));
     }
+  }
+
+  /** What LoRA+ multiplies the learning rate of a group by (peft's create_loraplus_optimizer). */
+  #rateOf(group: Group): number {
+    const { loraPlusRatio = 1, loraPlusEmbeddingRate = 1e-6, lr } = this.#o;
+    if (loraPlusRatio === 1 || group.startsWith("matrix")) return 1;
+    if (!group.startsWith("lora_embedding")) return loraPlusRatio;
+    return lr > 0 ? loraPlusEmbeddingRate / lr : 0;
+  }
+
+  #decayOf(group: Group): number {
+    const { weightDecay, decayVectors = true, loraPlusRatio = 1 } = this.#o, bias = group.startsWith("bias");
+    const spared = decayVectors ? bias && loraPlusRatio !== 1 : bias || group.startsWith("norm");
+    return spared ? 0 : weightDecay;
   }
 
   step(sumSq: Tensor): void {

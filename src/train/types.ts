@@ -27,8 +27,13 @@ export interface OptimOptions {
   totalSteps: number;
   /** Finer settings of a schedule, transformers' lr_scheduler_kwargs. */
   scheduleArgs?: ScheduleArgs;
-  /** B's learning rate is A's times this (LoRA+, Hayou et al. 2024), and that of all vectors; absent or 1: off. */
+  /**
+   * B's learning rate is A's times this (LoRA+, Hayou et al. 2024), and that of all vectors; biases then do not decay, as
+   * in peft. Absent or 1: off.
+   */
   loraPlusRatio?: number;
+  /** With LoRA+, the learning rate of adapters on the embedding, which follows the schedule. Default peft's 1e-6. */
+  loraPlusEmbeddingRate?: number;
   /** false: norm weights and biases do not decay, as in transformers' Trainer. Default true: torch's one group. */
   decayVectors?: boolean;
   /** sgd: default 0. */

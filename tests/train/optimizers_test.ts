@@ -91,15 +91,21 @@ function hypers(specs: ParamSpec[], o: Partial<OptimOptions>): Map<string, numbe
   return new Map(params.slabs.map((s, i) => [s.group, out.get(`${i}`)!]));
 }
 
-test("LoRA+ gives B and DoRA's vector their own learning rate, A none; vectors may go without decay", () => {
+test("LoRA+ gives B, vectors and embeddings learning rates of their own, A none; norms and biases may go without decay", () => {
   const specs = ["x.lora_A.weight", "x.lora_B.weight"].map((name) => ({ name, shape: [3, 3] }));
-  const vectors = ["x.lora_magnitude_vector.weight", "norm.weight"].map((name) => ({ name, shape: [3] }));
-  const found = hypers([...specs, ...vectors], { loraPlusRatio: 16, decayVectors: false });
-  const word = (group: string, i: number) => found.get(`${group}.f32`)![i];
-  expect([word("matrix", 0), word("lora_b", 0), word("magnitude", 0)]).toEqual([0.5, 8, 8]);
-  expect(["matrix", "lora_b", "magnitude", "vector"].map((g) => word(g, 4))).toEqual(
-    [0.1, 0.1, 0.1, 0].map(Math.fround),
-  );
+  const tables = ["embed_tokens.lora_embedding_A", "embed_tokens.lora_embedding_B"].map((n) => ({ name: n, shape: [3, 3] }));
+  const vectors = ["x.lora_magnitude_vector.weight", "norm.weight", "x.bias"].map((name) => ({ name, shape: [3] }));
+  const groups = ["matrix", "lora_b", "magnitude", "lora_embedding", "norm", "bias"], all = [...specs, ...tables, ...vectors];
+  const words = (i: number, o: Partial<OptimOptions>) => {
+    const found = hypers(all, { lr: 2, ...o }); // begin() is at a quarter of it
+    return groups.map((g) => found.get(`${g}.f32`)![i]);
+  };
+  const [rate, decay] = [0.25e-6, 0.1].map(Math.fround);
+  expect(words(0, { loraPlusRatio: 16 })).toEqual([0.5, 8, 8, rate, 8, 8]);
+  expect(words(4, { loraPlusRatio: 16 })).toEqual([decay, decay, decay, decay, decay, 0]);
+  expect(words(0, { decayVectors: false })).toEqual([0.5, 0.5, 0.5, 0.5, 0.5, 0.5]);
+  expect(words(4, { decayVectors: false })).toEqual([decay, decay, decay, decay, 0, 0]);
+  expect(words(4, {})).toEqual(groups.map(() => decay));
 });
 
 test("an optimiser that does not exist is refused with the names of those that do", () => {
