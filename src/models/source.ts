@@ -73,18 +73,48 @@ function readConfig(dir: string): HfConfig {
   return eos.size ? { ...hf, eos_token_id: [...eos] } : hf;
 }
 
+const EMBED = "model.embed_tokens.weight", HEAD = "lm_head.weight";
+
 function openFolder(dir: string): ModelSource {
-  const hf = readConfig(dir), family = familyOf(hf), config = family.config(hf);
+  const given = readConfig(dir), family = familyOf(given), { tied } = family.config(given);
   const file = openSafetensorsFolder(dir);
   try {
-    const ignored = (name: string) =>
-      name.endsWith("rotary_emb.inv_freq") || (config.tied && name === "lm_head.weight");
-    const tensors = matchTensors(dir, expandNames(family.tensors, config), "hf", file.tensors, ignored);
+    const [hf, found] = tiedOrNot(given, tied, file.tensors), config = family.config(hf);
+    const ignored = (name: string) => name.endsWith("rotary_emb.inv_freq") || (config.tied && name === HEAD);
+    const tensors = matchTensors(dir, expandNames(family.tensors, config), "hf", found, ignored);
     return { path: dir, kind: "safetensors", family, hf, config, tensors, gguf: null, close: () => file.close() };
   } catch (e) {
     file.close();
     throw e;
   }
+}
+
+/**
+ * A config that ties head and embedding, held against the file as transformers does (tie_weights): where the file has both
+ * and they differ, they are two tensors; where it has the head alone, that is the embedding too.
+ */
+function tiedOrNot(
+  hf: HfConfig,
+  tied: boolean,
+  found: ReadonlyMap<string, StoredTensor>,
+): [HfConfig, ReadonlyMap<string, StoredTensor>] {
+  const embed = found.get(EMBED), head = found.get(HEAD);
+  if (!tied || !head) return [hf, found];
+  if (!embed) return [hf, new Map([...found, [EMBED, head]])];
+  return [sameValues(embed, head) ? hf : { ...hf, tie_word_embeddings: false }, found];
+}
+
+/** Values read at once when two tensors are compared. */
+const COMPARED = 1 << 20;
+
+function sameValues(a: StoredTensor, b: StoredTensor): boolean {
+  if (a.shape.join() !== b.shape.join()) return false;
+  const [rows, cols] = a.shape, step = Math.max(1, Math.floor(COMPARED / cols));
+  for (let from = 0; from < rows; from += step) {
+    const to = Math.min(rows, from + step), x = readFloats(a, from, to), y = readFloats(b, from, to);
+    if (x.some((v, i) => v !== y[i])) return false;
+  }
+  return true;
 }
 
 /** What a family may ask of a GGUF. */

@@ -38,14 +38,12 @@ test("a layer without rotation says so", () => {
 
 test.each(Object.entries(TINY))("%s reads rope_theta and rope_parameters alike", (_, hf) => {
   const { partial_rotary_factor, ...rest } = hf, partial = partial_rotary_factor ? { partial_rotary_factor } : {};
-  const both = [{ ...hf, rope_theta: 12345, torch_dtype: "float16" }, {
-    ...rest,
-    rope_parameters: { rope_type: "default", rope_theta: 12345, ...partial },
-    dtype: "float16",
-  }].map((c) => familyOf(c).config(c));
+  const plain = { rope_type: "default", rope_theta: 12345, ...partial };
+  const rope_parameters = hf.model_type === "gemma3_text" ? { full_attention: plain } : plain;
+  const both = [{ ...hf, rope_theta: 12345, torch_dtype: "float16" }, { ...rest, rope_parameters, dtype: "float16" }]
+    .map((c) => familyOf(c).config(c));
   for (let n = 0; n < 3; n++) {
-    // gemma 3's older form gives rope_theta to its full layers only.
-    if (both[0].arch !== "gemma3" || both[0].window(n) === 0) expect(both[1].rope(n, 9)).toEqual(both[0].rope(n, 9));
+    expect(both[1].rope(n, 9)).toEqual(both[0].rope(n, 9));
     expect(both[1].window(n)).toBe(both[0].window(n));
   }
 });
@@ -65,4 +63,12 @@ test("dynamic frequencies change only beyond the trained length", () => {
   const s = readRope({ rope_scaling: { type: "dynamic", factor: 2 } }, DEFAULTS), plain = readRope({}, DEFAULTS);
   expect(ropeOf(s, 64)).toEqual(ropeOf(plain, 64));
   expect(ropeOf(s, 65).freqs[1]).toBeLessThan(ropeOf(plain, 65).freqs[1]);
+});
+
+test("where a file has both forms the older counts, and gemma 3 takes nothing that stands beside its two kinds", () => {
+  const s = readRope({ rope_scaling: { type: "linear", factor: 2 }, rope_parameters: { rope_theta: 5 } }, DEFAULTS);
+  expect([s.type, s.theta]).toEqual(["linear", 1e4]);
+  const flat = { ...TINY.gemma3, rope_parameters: { rope_type: "linear", factor: 8, rope_theta: 777 } };
+  const [one, other] = [flat, TINY.gemma3].map((c) => familyOf(c).config(c));
+  for (let n = 0; n < 3; n++) expect(one.rope(n, 9)).toEqual(other.rope(n, 9));
 });

@@ -193,12 +193,27 @@ test("missing, unknown and misshapen tensors are named all at once", async () =>
   );
 });
 
-test("a tied model may carry its head a second time, and old files their rotary buffers", async () => {
+test("a tied model may carry its head a second time, or alone; a head that differs is one of its own", async () => {
   const s = tinySource(TINY.qwen2), tensors = s.tensors.map((t) => floatTensor(t.hf, readFloats(t.stored), t.shape));
-  const more = ["lm_head.weight", "model.layers.0.self_attn.rotary_emb.inv_freq"].map((n) =>
-    floatTensor(n, new Float32Array(1), [1])
-  );
-  expect(openModel(await writeFolder("tied", s, { tensors: [...tensors, ...more] })).config.tied).toBe(true);
+  const embed = s.tensors.find((t) => t.ours === "embed")!, values = readFloats(embed.stored);
+  const head = (x: Float32Array) => floatTensor("lm_head.weight", x, embed.shape);
+  const buffer = floatTensor("model.layers.0.self_attn.rotary_emb.inv_freq", new Float32Array(1), [1]);
+  const open = async (name: string, all: TensorToWrite[]) => openModel(await writeFolder(name, s, { tensors: all }));
+
+  const twice = await open("tied", [...tensors, head(values), buffer]);
+  expect([twice.config.tied, twice.hf.tie_word_embeddings]).toEqual([true, true]);
+  const alone = await open("head-alone", [...tensors.filter((t) => t.name !== embed.hf), head(values)]);
+  expect(alone.config.tied).toBe(true);
+  expect([...readFloats(alone.tensors.find((t) => t.ours === "embed")!.stored)]).toEqual([...values]);
+
+  const other = values.map((x, i) => i === values.length - 1 ? x + 1 : x);
+  const apart = await open("apart", [...tensors, head(other)]);
+  expect([apart.config.tied, apart.hf.tie_word_embeddings]).toEqual([false, false]);
+  expect([...readFloats(apart.tensors.find((t) => t.ours === "head")!.stored)]).toEqual([...other]);
+  await expect(open("misshapen", [...tensors, floatTensor("lm_head.weight", new Float32Array(1), [1])])).rejects
+    .toThrow(
+      "'lm_head.weight' is [1] and must be [37,12]",
+    );
 });
 
 test("the ends of text of config.json and generation_config.json are joined", async () => {
@@ -216,6 +231,7 @@ test.each([
   [{ ...TINY.llama, num_key_value_heads: 3 }, "Cannot share 3 key heads among 4 query heads"],
   [{ ...TINY.llama, hidden_size: "big" }, 'hidden_size is "big" and must be a number'],
   [{ ...TINY.llama, rms_norm_eps: "x" }, 'rms_norm_eps is "x" and must be a number'],
+  [{ ...TINY.gemma3, use_bidirectional_attention: true }, "attention here is causal"],
   [{ ...TINY.gemma2, layer_types: ["full_attention"] }, "1 layer_types for 3 layers"],
   [{ ...TINY.qwen2, use_sliding_window: true, layer_types: ["a", "b", "c"] }, "Cannot use a layer of type 'a'"],
 ])("a config with %j is refused", (hf, why) => {

@@ -93,9 +93,13 @@ function hypers(specs: ParamSpec[], o: Partial<OptimOptions>): Map<string, numbe
 
 test("LoRA+ gives B, vectors and embeddings learning rates of their own, A none; norms and biases may go without decay", () => {
   const specs = ["x.lora_A.weight", "x.lora_B.weight"].map((name) => ({ name, shape: [3, 3] }));
-  const tables = ["embed_tokens.lora_embedding_A", "embed_tokens.lora_embedding_B"].map((n) => ({ name: n, shape: [3, 3] }));
+  const tables = ["embed_tokens.lora_embedding_A", "embed_tokens.lora_embedding_B"].map((n) => ({
+    name: n,
+    shape: [3, 3],
+  }));
   const vectors = ["x.lora_magnitude_vector.weight", "norm.weight", "x.bias"].map((name) => ({ name, shape: [3] }));
-  const groups = ["matrix", "lora_b", "magnitude", "lora_embedding", "norm", "bias"], all = [...specs, ...tables, ...vectors];
+  const groups = ["matrix", "lora_b", "magnitude", "lora_embedding", "norm", "bias"],
+    all = [...specs, ...tables, ...vectors];
   const words = (i: number, o: Partial<OptimOptions>) => {
     const found = hypers(all, { lr: 2, ...o }); // begin() is at a quarter of it
     return groups.map((g) => found.get(`${g}.f32`)![i]);
