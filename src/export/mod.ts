@@ -8,7 +8,7 @@ import { basename, join, resolve } from "node:path";
 import type { Backend } from "../core/backend.ts";
 import type { BlockCodec } from "../core/block_codec.ts";
 import { ConfigError } from "../core/errors.ts";
-import { type Adapter, adapterParts, type FloatTensor } from "../formats/adapter.ts";
+import { adaptedModules, type Adapter, adapterParts, type FloatTensor } from "../formats/adapter.ts";
 import { openGguf } from "../formats/gguf_read.ts";
 import { writeMlx } from "../formats/mlx.ts";
 import { writePeft } from "../formats/peft.ts";
@@ -151,8 +151,7 @@ async function referenceOf(o: ExportOptions): Promise<Reference> {
 async function loadWithAdapter(source: ModelSource, adapter: Adapter | null, backend: Backend): Promise<Model> {
   const maxLength = Math.min(source.config.maxPos, 512);
   if (!adapter) return await loadModel(source, { backend, maxLength });
-  const modules = [...adapter.tensors.keys()].flatMap((n) => /^(.*)\.lora_A\.weight$/.exec(n)?.[1] ?? []);
-  const lora = { ...adapter.settings, targetModules: modules };
+  const lora = { ...adapter.settings, targetModules: adaptedModules(adapter.tensors) };
   const model = await loadModel(source, { backend, maxLength, lora });
   writeAdapter(model, adapter);
   return model;

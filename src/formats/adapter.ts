@@ -77,10 +77,14 @@ export function rankOf(s: AdapterSettings, module: string): number {
   return patternValue(s.rankPattern, module, s.r);
 }
 
+/** Alpha of `module` by the settings. */
+export function alphaOf(s: AdapterSettings, module: string): number {
+  return patternValue(s.alphaPattern, module, s.alpha);
+}
+
 /** What b·a is multiplied by in `module`. */
 export function scaleOf(s: AdapterSettings, module: string): number {
-  const alpha = patternValue(s.alphaPattern, module, s.alpha);
-  const r = rankOf(s, module);
+  const alpha = alphaOf(s, module), r = rankOf(s, module);
   return s.rslora ? alpha / Math.sqrt(r) : alpha / r;
 }
 
@@ -97,6 +101,11 @@ interface Found {
  */
 export function savedName(name: string): string {
   return name.replace(/\.modules_to_save\.(weight|bias)$/, ".$1").replace(/(\.lora_magnitude_vector)\.weight$/, "$1");
+}
+
+/** The modules that carry a low-rank pair. */
+export function adaptedModules(tensors: ReadonlyMap<string, FloatTensor>): string[] {
+  return [...tensors.keys()].flatMap((n) => /^(.*)\.(?:lora_A\.weight|lora_embedding_A)$/.exec(n)?.[1] ?? []);
 }
 
 /** The base model's tensor that a whole trained tensor stands for; biases of adapted linears have `base_layer` in between. */
@@ -137,7 +146,8 @@ function makePair(module: string, f: Found, s: AdapterSettings): LoraPair {
     throw refuse(`lora_A is [${a.shape}] and lora_B [${b.shape}]`);
   }
   if (rank !== rankOf(s, module)) throw refuse(`its rank is ${rank} and the settings say ${rankOf(s, module)}`);
-  if (s.dora && !f.magnitude) throw refuse("use_dora is set and lora_magnitude_vector is missing");
+  if (s.dora && !f.magnitude && !f.embedding) throw refuse("use_dora is set and lora_magnitude_vector is missing");
+  if (f.embedding && f.magnitude) throw refuse("a magnitude on an embedding (use_dora) is not supported");
   const m = f.magnitude?.values ?? null;
   if (m && m.length !== outputs) {
     throw refuse(`lora_magnitude_vector has ${m.length} values and lora_B ${outputs} rows`);

@@ -2,7 +2,7 @@
 import { basename } from "node:path";
 import type { Backend } from "../core/backend.ts";
 import { ConfigError } from "../core/errors.ts";
-import type { Adapter } from "../formats/adapter.ts";
+import { adaptedModules, type Adapter } from "../formats/adapter.ts";
 import { isMlxAdapter, readMlx } from "../formats/mlx.ts";
 import { readPeft } from "../formats/peft.ts";
 import { loadModel, type LoraOptions, type Model, openModel, writeAdapter } from "../models/mod.ts";
@@ -105,8 +105,7 @@ function readAdapter(path: string): Adapter {
 
 /** The adapter's settings, its targets being the modules it has, whatever pattern once chose them. */
 function toLora({ settings, tensors }: Adapter): LoraOptions {
-  const modules = [...tensors.keys()].flatMap((name) => /^(.*)\.lora_A\.weight$/.exec(name)?.[1] ?? []);
-  return { ...settings, targetModules: modules };
+  return { ...settings, targetModules: adaptedModules(tensors) };
 }
 
 function checkSizes(o: EngineOptions & { contextLength: number }): void {

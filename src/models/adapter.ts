@@ -1,5 +1,5 @@
 /**
- * Which tensors of a model are trained, and which of its linears carry an adapter: peft's rules for target modules,
+ * Which tensors of a model are trained, and which of its linears (or its embedding) carry an adapter: peft's rules for target modules,
  * patterns, biases and modules_to_save, worked out against the family's list of tensors.
  * @module
  */
@@ -65,18 +65,25 @@ export const moduleOf = (tensor: string): string => tensor.replace(/\.(weight|bi
  * @throws {ConfigError} when a target matches nothing, or names what cannot carry an adapter
  */
 export function planLora(c: ModelConfig, tensors: readonly NamedTensor[], o: LoraOptions): TrainPlan {
-  const linears = linearsOf(c, tensors);
+  const modules = adaptable(c, tensors);
   const targets = o.targetModules === "all-linear" ? blockLinears(c) : o.targetModules;
-  refuseUnmatched(targets, [...linears.keys()], tensors);
-  const chosen = [...linears].filter(([m]) => {
+  refuseUnmatched(targets, [...modules.keys()], tensors);
+  const chosen = [...modules].filter(([m]) => {
     return isTarget(m, targets) && !(o.excludeModules && isTarget(m, o.excludeModules)) &&
       inLayers(m, o.layersToTransform);
   });
   if (chosen.length === 0) throw new ConfigError("Cannot train adapters: no module is left after exclusions");
   const adapters = new Map<string, AdapterSpec>(), specs: ParamSpec[] = [];
+  const table = moduleOf(tensors.find((t) => t.ours === "embed")!.hf);
   for (const [module, [outputs, inputs]] of chosen) {
     const rank = rankOf(o, module);
     adapters.set(module, { scale: scaleOf(o, module), dropout: o.dropout });
+    if (module === table) {
+      if (o.dora) throw new ConfigError(`Cannot adapt '${table}' with DoRA: this build has it for linear layers only`);
+      specs.push({ name: `${module}.lora_embedding_A`, shape: [outputs, rank] });
+      specs.push({ name: `${module}.lora_embedding_B`, shape: [inputs, rank] });
+      continue;
+    }
     specs.push({ name: `${module}.lora_A.weight`, shape: [rank, inputs] });
     specs.push({ name: `${module}.lora_B.weight`, shape: [outputs, rank] });
     if (o.dora) specs.push({ name: `${module}.lora_magnitude_vector.weight`, shape: [outputs] });
@@ -84,17 +91,17 @@ export function planLora(c: ModelConfig, tensors: readonly NamedTensor[], o: Lor
   const copies = trainedCopies(c, tensors, o, adapters);
   const shapes = new Map(tensors.map((t) => [t.hf, t.shape]));
   for (const [name, tensor] of copies) specs.push({ name, shape: shapes.get(tensor)! });
-  const rewritten = new Set(o.start === "pissa" ? adapters.keys() : []);
+  const rewritten = new Set(o.start === "pissa" ? [...adapters.keys()].filter((m) => m !== table) : []);
   if (c.tied && rewritten.has("lm_head")) {
     throw new ConfigError("Cannot start the adapter of 'lm_head' as 'pissa': its weight is the embedding's too");
   }
   return { specs, adapters, copies, full: false, rewritten };
 }
 
-/** Modules that can carry an adapter, with [outputs, inputs]. */
-function linearsOf(c: ModelConfig, tensors: readonly NamedTensor[]): Map<string, readonly number[]> {
+/** Modules that can carry an adapter: linears with [outputs, inputs], the embedding with [V,D]. */
+function adaptable(c: ModelConfig, tensors: readonly NamedTensor[]): Map<string, readonly number[]> {
   const out = new Map<string, readonly number[]>();
-  for (const t of tensors) if (t.shape.length === 2 && t.ours !== "embed") out.set(moduleOf(t.hf), t.shape);
+  for (const t of tensors) if (t.shape.length === 2) out.set(moduleOf(t.hf), t.shape);
   if (c.tied) out.set("lm_head", [c.vocab, c.dim]);
   return out;
 }
@@ -116,8 +123,8 @@ function refuseUnmatched(targets: readonly string[] | string, modules: string[],
     const list = typeof targets === "string" ? targets : [t];
     if (modules.some((m) => isTarget(m, list))) continue;
     const why = all.some((x) => isTarget(moduleOf(x.hf), list))
-      ? `it is no linear layer; name it in modules_to_save to train it whole`
-      : `the model's linear layers are ${known}`;
+      ? `it is neither a linear layer nor the embedding; name it in modules_to_save to train it whole`
+      : `the model has ${known}`;
     throw new ConfigError(`Cannot adapt '${t}': ${why}`);
   }
 }

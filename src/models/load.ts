@@ -5,8 +5,7 @@
  */
 import type { Backend } from "../core/backend.ts";
 import type { DType } from "../core/dtype.ts";
-import { FormatError } from "../core/errors.ts";
-import { byteLength, numel, slice, type Tensor } from "../core/tensor.ts";
+import { byteLength, slice, type Tensor } from "../core/tensor.ts";
 import type { FloatTensor } from "../formats/adapter.ts";
 import { usableType } from "../formats/stored.ts";
 import { type Checkpointing, checkpointing } from "../nn/checkpoint.ts";
@@ -18,6 +17,7 @@ import type { ModelSource, SourceTensor } from "./source.ts";
 import { startAdapters } from "./start.ts";
 import { CHUNK, readRows } from "./rows.ts";
 import { uploadTiles } from "./tiles.ts";
+import { downloadAll, uploadAll } from "./trained.ts";
 
 /** How a model is loaded. Neither `lora` nor `full`: for inference only. */
 export interface LoadOptions {
@@ -186,28 +186,4 @@ async function upload(
     done += t.stored.bytes;
     o.onProgress?.(done, total);
   }
-}
-
-async function downloadAll(be: Backend, params: Params | null): Promise<Map<string, FloatTensor>> {
-  const out = new Map<string, FloatTensor>();
-  for (const p of params?.list ?? []) {
-    const values = new Float32Array(numel(p.value));
-    await be.download(p.value, values);
-    out.set(p.name, { shape: p.value.shape, values });
-  }
-  return out;
-}
-
-function uploadAll(be: Backend, params: Params | null, tensors: ReadonlyMap<string, FloatTensor>): void {
-  const problems: string[] = [], list = params?.list ?? [];
-  for (const p of list) {
-    const t = tensors.get(p.name);
-    if (!t) problems.push(`'${p.name}' is missing`);
-    else if (t.shape.join() !== p.value.shape.join()) {
-      problems.push(`'${p.name}' is [${t.shape}] and must be [${p.value.shape}]`);
-    }
-  }
-  for (const name of tensors.keys()) if (!params?.get(name)) problems.push(`'${name}' is not trained here`);
-  if (problems.length) throw new FormatError(`Cannot set the trained tensors: ${problems.join("; ")}`);
-  for (const p of list) be.upload(p.value, tensors.get(p.name)!.values);
 }

@@ -1,5 +1,5 @@
 /** A loaded model's trained tensors as an adapter in peft's naming, and back. @module */
-import { type Adapter, type FloatTensor, savedName } from "../formats/adapter.ts";
+import { type Adapter, alphaOf, type FloatTensor, rankOf, savedName } from "../formats/adapter.ts";
 import { withoutZeroDirections } from "../formats/adapter_rank.ts";
 import { isQuant } from "../core/dtype.ts";
 import { ConfigError, FormatError } from "../core/errors.ts";
@@ -22,7 +22,7 @@ export async function readAdapter(model: Model): Promise<Adapter> {
     const start = first.get(name);
     tensors.set(savedName(name), start ? (name.includes(".lora_A.") ? below(t, start) : beside(t, start)) : t);
   }
-  return withoutZeroDirections({ settings: first.size ? doubled(model.lora) : model.lora, tensors });
+  return withoutZeroDirections({ settings: first.size ? doubled(model) : model.lora, tensors });
 }
 
 function concat(a: Float32Array, b: Float32Array): Float32Array {
@@ -49,14 +49,19 @@ function beside(a: FloatTensor, b: FloatTensor): FloatTensor {
   return { shape: [rows, 2 * rank], values };
 }
 
-/** Twice the rank at the same scale. */
-function doubled(s: LoraOptions): LoraOptions {
-  const times = (m: Readonly<Record<string, number>>, f: number) =>
-    Object.fromEntries(Object.entries(m).map(([k, v]) => [k, v * f]));
-  const f = s.rslora ? Math.SQRT2 : 2;
+/** Twice the rank at the same scale, but for modules that started otherwise (the embedding). */
+function doubled({ lora, first, plan }: Model): LoraOptions {
+  const s = lora!, f = s.rslora ? Math.SQRT2 : 2;
+  const same = [...plan.adapters.keys()].filter((m) => !first.has(`${m}.lora_A.weight`));
+  // The first pattern that matches counts, so these stand first and by their whole names.
+  const times = (m: Readonly<Record<string, number>>, f: number, own: (module: string) => number) => ({
+    ...Object.fromEntries(same.map((module) => [module, own(module)])),
+    ...Object.fromEntries(Object.entries(m).map(([k, v]) => [k, v * f])),
+  });
   return {
     ...{ ...s, r: 2 * s.r, alpha: f * s.alpha, start: "default" },
-    ...{ rankPattern: times(s.rankPattern, 2), alphaPattern: times(s.alphaPattern, f) },
+    rankPattern: times(s.rankPattern, 2, (module) => rankOf(s, module)),
+    alphaPattern: times(s.alphaPattern, f, (module) => alphaOf(s, module)),
   };
 }
 

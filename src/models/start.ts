@@ -28,6 +28,9 @@ export interface StartInput {
 /** Unsloth's default random_state. */
 const SEED = 3407;
 
+/** The embedding's stream of random numbers, apart from the linears', which are counted from 0. */
+const TABLE_STREAM = 0x80000000;
+
 /**
  * Writes the adapters' first values to the device.
  * @returns PiSSA's first A and B by parameter name, without which its adapter means nothing to the original weights; else
@@ -41,6 +44,10 @@ export async function startAdapters(s: StartInput): Promise<Map<string, FloatTen
   }
   let stream = 0;
   for (const module of s.plan.adapters.keys()) {
+    if (s.params.get(`${module}.lora_embedding_B`)) {
+      startTable(s, module);
+      continue;
+    }
     if (kind === "pissa") await startPissa(s, module, first);
     else if (kind === "loftq") await startLoftq(s, module);
     else startRandom(s, module, kind, stream++);
@@ -64,6 +71,13 @@ function startRandom(s: StartInput, module: string, kind: "default" | "gaussian"
     values[i] = kind === "gaussian" ? random.normal() / rank : (2 * random.uniform() - 1) * bound;
   }
   s.be.upload(a, values);
+}
+
+/** Whatever the start: A is zero already and B normal (peft's Embedding.reset_lora_parameters). */
+function startTable(s: StartInput, module: string): void {
+  const b = s.params.get(`${module}.lora_embedding_B`)!.value,
+    random = new Random(s.options.seed ?? SEED, TABLE_STREAM);
+  s.be.upload(b, Float32Array.from({ length: numel(b) }, () => random.normal()));
 }
 
 /** B·A·scale = the matrix: each factor takes the root of the singular value. */

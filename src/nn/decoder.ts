@@ -68,7 +68,7 @@ export class Decoder {
     const { config: c } = init;
     this.#placeRopes();
     this.prepare(init.maxLength);
-    this.#embedding = new Embedding(this.#slot("embed"), c.embedScale);
+    this.#embedding = this.#embed();
     this.#offload = init.checkpoint.offload ? new Offload(init.be, c.layers) : null;
     this.#layers = Array.from({ length: c.layers }, (_, n) => this.#block(n));
     this.#norm = this.#normAt("norm", c.dim);
@@ -166,6 +166,19 @@ export class Decoder {
     sizes.forEach((size, n) => {
       const freqs: Tensor = { handle: this.#ropeSlab, byteOffset: n * row, dtype: "f32", shape: [size] };
       this.#ropes.push(size === 0 ? null : { freqs, factor: 1 });
+    });
+  }
+
+  #embed(): Embedding {
+    const { adapters, params } = this.#init, { embedScale, pad, vocab } = this.config;
+    const name = this.#init.moduleName("embed"), spec = adapters.get(name);
+    const [a, b] = ["A", "B"].map((m) => params?.get(`${name}.lora_embedding_${m}`));
+    return new Embedding({
+      table: this.#slot("embed"),
+      scale: embedScale,
+      lora: spec && a && b ? { a, b, scale: spec.scale } : null,
+      // torch counts a negative one from the end, and refuses what lies beyond.
+      padding: pad === null || pad >= vocab || pad < -vocab ? null : pad < 0 ? vocab + pad : pad,
     });
   }
 

@@ -7,6 +7,7 @@ import type { Backend } from "../../src/core/backend.ts";
 import type { Tensor } from "../../src/core/tensor.ts";
 import type { Batch } from "../../src/data/types.ts";
 import { loadModel, type Model, openModel, quantizeSource, writeAdapter } from "../../src/models/mod.ts";
+import { fromDevice } from "../../src/models/trained.ts";
 import { softcapLogits } from "../../src/nn/head.ts";
 import { createRun } from "../../src/nn/run.ts";
 import { createOptimizer } from "../../src/train/optimizers.ts";
@@ -147,9 +148,9 @@ export async function packedLogits(model: Model, batch: Batch): Promise<Float32A
 async function download(model: Model, kind: "grad" | "value"): Promise<Map<string, Float32Array>> {
   const out = new Map<string, Float32Array>();
   for (const p of model.params!.list) {
-    const x = new Float32Array(p.value.shape.reduce((a, b) => a * b, 1));
-    await model.be.download(p[kind], x);
-    out.set(p.name, x);
+    const values = new Float32Array(p.value.shape.reduce((a, b) => a * b, 1));
+    await model.be.download(p[kind], values);
+    out.set(p.name, fromDevice(p.name, { shape: p.value.shape, values }).values);
   }
   return out;
 }

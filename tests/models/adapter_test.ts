@@ -42,8 +42,12 @@ test("full training names every tensor as transformers does, and keeps no frozen
 });
 
 test.each([
-  [{ targetModules: ["q_prj"] }, "Cannot adapt 'q_prj': the model's linear layers are lm_head, q_proj, k_proj"],
-  [{ targetModules: ["embed_tokens"] }, "it is no linear layer; name it in modules_to_save to train it whole"],
+  [{ targetModules: ["q_prj"] }, "Cannot adapt 'q_prj': the model has embed_tokens, lm_head, q_proj, k_proj"],
+  [
+    { targetModules: ["input_layernorm"] },
+    "it is neither a linear layer nor the embedding; name it in modules_to_save",
+  ],
+  [{ targetModules: ["embed_tokens"], dora: true }, "Cannot adapt 'model.embed_tokens' with DoRA"],
   [{ targetModules: ["q_proj"], modulesToSave: ["q_proj"] }, "Cannot train 'q_proj' whole and adapt it"],
   [{ targetModules: ["q_proj"], modulesToSave: ["lm_heat"] }, "Cannot train 'lm_heat' whole: no module"],
   [{ targetModules: ["q_proj"], layersToTransform: [9] }, "no module is left after exclusions"],

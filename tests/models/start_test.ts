@@ -22,7 +22,7 @@ import { createOptimizer } from "../../src/train/optimizers.ts";
 import { Stepper } from "../../src/train/step.ts";
 import { createWasmBackend } from "../../wasm/mod.ts";
 import { ReferenceBackend } from "../reference/mod.ts";
-import { TINY, tinyLora, tinySource } from "./tiny.ts";
+import { shake, TINY, tinyLora, tinySource } from "./tiny.ts";
 
 const file = openSafetensors(fileURLToPath(new URL("../fixtures/nf4.safetensors", import.meta.url)));
 afterAll(() => file.close());
@@ -149,6 +149,21 @@ test("a trained PiSSA adapter is written for the weights as they lie in the file
   writeAdapter(plain, adapter);
   expect(await answers(plain)).toEqual(close(trained, 4));
   expect((await answers(plain, false))[0]).not.toBeCloseTo(trained[0], 3);
+});
+
+test("an embedding starts with A at zero and a normal B, whatever the start, and PiSSA leaves its rank and scale", async () => {
+  const source = tinySource(WIDE), base = await answers(await load(source));
+  const lora = tinyLora({ r: 2, alpha: 8, start: "pissa", rslora: true, targetModules: ["v_proj", "embed_tokens"] });
+  const model = await load(source, lora), B = "model.embed_tokens.lora_embedding_B";
+  expect(await answers(model)).toEqual(close(base, 4));
+  const b = await values(model.be, model.params!.get(B)!.value);
+  expect(norm2(b) / b.length).toBeCloseTo(1, 0);
+  shake(model.be, model.params!.list);
+  const trained = await answers(model), adapter = await readAdapter(model);
+  expect(adapter.tensors.get("model.embed_tokens.lora_embedding_A")!.shape).toEqual([2, 37]);
+  const plain = await load(source, { ...adapter.settings, start: "default" });
+  writeAdapter(plain, adapter);
+  expect(await answers(plain)).toEqual(close(trained, 4));
 });
 
 test("an adapter goes out and comes back under peft's names", async () => {

@@ -35,7 +35,7 @@ const NAMES = [
     "pissa",
     "pissa-rslora",
   ],
-  ...["tied-save-embed", "tied-save-head"],
+  ...["tied-save-embed", "tied-save-head", "embedding", "embedding-tied", "embedding-scaled"],
 ];
 const STEPS = 3;
 

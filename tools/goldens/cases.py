@@ -79,6 +79,40 @@ MODELS = {
     "phi3-full": ("phi3", dict(TINY, tie_word_embeddings=False, original_max_position_embeddings=256), None, []),
 }
 
+# Where families part from what one would expect: fields that count for nothing, windows by layer, odd head sizes.
+L3 = dict(factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_position_embeddings=16)
+ODD = {
+    "gemma-silu": ("gemma", small(head_dim=16, hidden_act="silu", hidden_activation="gelu_pytorch_tanh", attention_bias=True,
+                                  **rope("default", 5e4)), dict(rope_theta=5e4), []),
+    "gemma2-layers": ("gemma2", small(num_hidden_layers=3, head_dim=16, sliding_window=5, query_pre_attn_scalar=7,
+                                      attn_logit_softcapping=5.0, final_logit_softcapping=None, hidden_activation="gelu",
+                                      layer_types=["full_attention", "sliding_attention", "sliding_attention"],
+                                      **rope("default")), None, []),
+    "gemma3-ropes": ("gemma3_text", small(num_hidden_layers=3, head_dim=16, sliding_window=5, query_pre_attn_scalar=20,
+                                          sliding_window_pattern=2, attn_logit_softcapping=2.0, final_logit_softcapping=4.0,
+                                          rope_parameters=dict(
+                                              full_attention=dict(rope_type="llama3", rope_theta=1e5, **L3),
+                                              sliding_attention=dict(rope_type="linear", factor=2.0, rope_theta=500.0))),
+                     None, [40]),
+    "mistral-heads": ("mistral", small(head_dim=20, sliding_window=None, num_key_value_heads=4, hidden_act="gelu_new",
+                                       **rope("llama3", 5e5, **L3)),
+                      dict(rope_theta=5e5, rope_scaling=dict(rope_type="llama3", **L3)), [40]),
+    "phi3-partial": ("phi3", small(hidden_size=64, sliding_window=7, tie_word_embeddings=True,
+                                   **rope("default", partial_rotary_factor=0.5)),
+                     dict(rope_theta=1e4, partial_rotary_factor=0.5), []),
+    "qwen2-layers": ("qwen2", small(num_hidden_layers=3, use_sliding_window=True, sliding_window=6, hidden_act="gelu",
+                                    layer_types=["sliding_attention", "full_attention", "sliding_attention"],
+                                    max_position_embeddings=16, **rope("dynamic", factor=2.0)), None, [12, 40]),
+    "smollm3-window": ("smollm3", small(num_hidden_layers=4, use_sliding_window=True, sliding_window=5, mlp_bias=True,
+                                        no_rope_layer_interval=2, attention_bias=True, tie_word_embeddings=False,
+                                        **rope("yarn", 2e6, factor=4.0, original_max_position_embeddings=16)),
+                       dict(rope_theta=2e6, rope_scaling=dict(rope_type="yarn", factor=4.0,
+                                                              original_max_position_embeddings=16)), [40]),
+    # The padding token stands in the text too: its row of the embedding learns nothing there.
+    "padding-full": ("llama", dict(TINY, vocab_size=16, pad_token_id=9, tie_word_embeddings=True), None, []),
+}
+MODELS.update(ODD)
+
 # Weights that several cases share; biases everywhere, so that training them can be seen.
 BASES = {
     "base-llama": ("llama", dict(BASE, tie_word_embeddings=False, attention_bias=True, mlp_bias=True)),
@@ -96,11 +130,15 @@ def lora(**k):
     return dict(dict(r=4, lora_alpha=8, target_modules=ALL7), **k)
 
 
+def model_case(name):
+    full, arch = name.endswith("-full"), MODELS[name][0]
+    return dict(name=name, model=name,
+                lora=None if full else lora(r=2, lora_alpha=4, target_modules=FUSED if arch == "phi3" else ALL7))
+
+
 def cases():
-    for name, (arch, _, _, _) in MODELS.items():
-        full = name.endswith("-full")
-        yield dict(name=name, model=name,
-                   lora=None if full else lora(r=2, lora_alpha=4, target_modules=FUSED if arch == "phi3" else ALL7))
+    """In an order that only grows: a case's number is its seed."""
+    yield from (model_case(name) for name in MODELS if name not in ODD)
     adapters = {
         "regex-targets": lora(target_modules=r".*layers\.(0|2)\.(self_attn|mlp)\.(q|up)_proj"),
         "layers-to-transform": lora(target_modules=["q_proj", "down_proj"], layers_to_transform=[1, 2]),
@@ -154,3 +192,11 @@ def cases():
                lora=lora(target_modules=["q_proj", "v_proj"], modules_to_save=["lm_head"]))
     yield dict(name="train-decay-groups", base="base-tied", lora=None,
                train=dict(weight_decay=0.3, decay_vectors=False, schedule="cosine"))
+    yield from (model_case(name) for name in ODD)
+    yield dict(name="lora-embedding", base="base-llama",
+               lora=lora(target_modules=["q_proj", "embed_tokens"], rank_pattern={"embed_tokens": 3}, use_rslora=True))
+    yield dict(name="lora-embedding-tied", base="base-tied",
+               lora=lora(target_modules=["v_proj", "embed_tokens", "lm_head"], alpha_pattern={"embed_tokens": 3}))
+    yield dict(name="lora-embedding-scaled", base="gemma3-full", lora=lora(target_modules=["embed_tokens"]))
+    yield dict(name="train-lora-plus-all", base="base-llama", train=dict(lora_plus=4.0, lr=2e-3, weight_decay=0.3),
+               lora=lora(target_modules=["embed_tokens", "q_proj"], bias="all"))

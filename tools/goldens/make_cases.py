@@ -1,6 +1,6 @@
 """Right answers for what shared/golden does not cover, from transformers, peft and bitsandbytes (float32, CPU, eager attention).
 
-usage: make_cases.py OUT [NAME...]     (torch 2.11, transformers 5.17, peft 0.21, bitsandbytes 0.50)
+usage: make_cases.py OUT [NAME...]     (torch 2.11 to 2.15, transformers 5.17 to 5.23, peft 0.21, bitsandbytes 0.50)
 Made after shared/tools/make_goldens.py, of the same layout, and with more in it:
   case.json      the recipe; `base`: the folder beside it that holds the weights; `start`, `lora_config`: an adapter that
                  starts by peft's rule, of which there is no file; `f64`: how far the recorded f32 numbers lie from the same
@@ -37,6 +37,10 @@ torch.set_num_threads(1)
 logging.set_verbosity_error()
 logging.disable_progress_bar()
 torch.use_deterministic_algorithms(True)
+# transformers takes attention's softmax in f32 whatever the model's type; the recipe in f64 takes it in f64.
+softmax = torch.nn.functional.softmax
+torch.nn.functional.softmax = lambda x, dim=None, dtype=None, **k: softmax(
+    x, dim=dim, dtype=x.dtype if x.dtype == torch.float64 else dtype, **k)
 # peft's loftq_init asks for a GPU by name; everything in it runs on the CPU.
 exec(compile(inspect.getsource(loftq_utils.loftq_init).replace('"cuda"', '"cpu"'), "loftq_init", "exec"), loftq_utils.__dict__)
 peft.tuners.lora.layer.loftq_init = loftq_utils.loftq_init
@@ -90,7 +94,7 @@ def check_old(d, ids):
 
 
 def adapt(model, lora, seed):
-    """The model under peft; B of a default start is not zero, so that A has gradients at once."""
+    """The model under peft; B of a default start is not zero, so that A has gradients at once; an embedding starts with A at zero."""
     k = dict(lora)
     if k.get("init_lora_weights") == "loftq": k["loftq_config"] = LoftQConfig(loftq_bits=4)
     torch.manual_seed(seed + 1)
@@ -98,7 +102,7 @@ def adapt(model, lora, seed):
     if k.get("init_lora_weights", True) is True:
         with torch.no_grad():
             for n, p in out.named_parameters():
-                if "lora_B" in n: p.normal_(0, 0.05)
+                if "lora_B" in n or "lora_embedding_A" in n: p.normal_(0, 0.05)
     return out
 
 
