@@ -359,15 +359,15 @@ export function layoutOf(list: readonly Arg[]): { at: number[]; words: number } 
   return { at, words };
 }
 
-/** FNV-1a of an operation's names and kinds: a library built for other arguments is found before it is called. */
-export function hashOf(op: keyof Ops): number {
-  const text = `${symbolOf(op)}(${OPS[op].args.map((a) => `${a.kind} ${a.name}`).join(",")})`;
+/** FNV-1a of a signature as eight hex digits: a library built for other arguments is found before it is called. */
+export function hashText(text: string): string {
   let h = 0x811c9dc5;
   for (let i = 0; i < text.length; i++) h = Math.imul(h ^ text.charCodeAt(i), 0x01000193) >>> 0;
-  return h;
+  return h.toString(16).padStart(8, "0");
 }
 
-/** `symbol:hash`, one operation of what `us_ops` answers. */
+/** `symbol:hash` of an operation's names and kinds, one operation of what `us_ops` answers. */
 export function opEntry(op: keyof Ops): string {
-  return `${symbolOf(op)}:${hashOf(op).toString(16).padStart(8, "0")}`;
+  const symbol = symbolOf(op);
+  return `${symbol}:${hashText(`${symbol}(${OPS[op].args.map((a) => `${a.kind} ${a.name}`).join(",")})`)}`;
 }

@@ -2,7 +2,7 @@
  * The rest of the C ABI: the functions that are no operation, their structs, and what a call answers.
  * @module
  */
-import { type Arg, args } from "./abi.ts";
+import { type Arg, args, hashText } from "./abi.ts";
 
 /** Scalars by value, and "buf": a pointer to bytes of the caller, valid during the call only. */
 export type CType = "u32" | "i32" | "buf";
@@ -54,6 +54,40 @@ export const STRUCTS: Readonly<Record<string, readonly Arg[]>> = {
   ),
   us_graph_end: args("graph: u32, out"),
 };
+
+/**
+ * Functions that a library may have and need not: `us_ops` names those it has after the operations, so that a library
+ * without them, or built before they were, opens all the same.
+ */
+export const EXTRAS = {
+  us_map: { args: ["buf", "buf"], ret: "i32" },
+  us_cache: { args: ["buf"], ret: "i32" },
+  us_peak_reset: { args: [], ret: "i32" },
+} as const satisfies Record<string, Signature>;
+
+/** Fields of their structs. */
+export const EXTRA_STRUCTS: Readonly<Record<string, readonly Arg[]>> = {
+  us_map: args(
+    "off_lo: u32",
+    "off_hi: u32",
+    "bytes_lo: u32",
+    "bytes_hi: u32",
+    "handle: u32, out",
+    "skip: u32, out; where the file's byte off lies in the handle's memory",
+  ),
+  us_cache: args(
+    "keep_lo: u32, bytes to keep at most; all ones: give nothing back",
+    "keep_hi: u32",
+    "cached_lo: u32, out",
+    "cached_hi: u32, out",
+  ),
+};
+
+/** `symbol:hash`, one extra of what `us_ops` answers. */
+export function extraEntry(name: keyof typeof EXTRAS): string {
+  const fields = (EXTRA_STRUCTS[name] ?? []).map((a) => `${a.kind} ${a.name}`).join(",");
+  return `${name}:${hashText(`${name}(${fields})`)}`;
+}
 
 /** What a call answers. The numbers are the C ABI's. */
 export const STATUS = {

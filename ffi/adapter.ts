@@ -3,14 +3,15 @@
  * turned into an error with the library's sentence. Nothing here knows CUDA from Metal.
  * @module
  */
-import type { Backend, Graph, MemoryInfo, Ops } from "../src/core/backend.ts";
+import type { Backend, FileStamp, Graph, MemoryInfo, Ops } from "../src/core/backend.ts";
 import { check } from "../src/core/check.ts";
 import { type Dense, type DType, DTYPES } from "../src/core/dtype.ts";
 import { BackendError, MemoryError, ShapeError } from "../src/core/errors.ts";
 import { byteLength, type Handle, type Tensor } from "../src/core/tensor.ts";
 import { ABI_VERSION, type Arg, OP_NAMES, opEntry, OPS, symbolOf } from "./abi.ts";
-import { BASE, type Signature, STATUS, STRUCTS } from "./abi_base.ts";
+import { BASE, extraEntry, EXTRAS, type Signature, STATUS, STRUCTS } from "./abi_base.ts";
 import { type Functions, type Library, openLibrary } from "./library.ts";
+import { MappedFiles } from "./mapped_files.ts";
 import { Packer } from "./pack.ts";
 
 /** How to open a library as a backend. */
@@ -24,9 +25,13 @@ export interface NativeOpts {
   readonly actDtype?: Dense;
   /** Most bytes to hold; default: what the library allows. */
   readonly memoryLimit?: number;
+  /** False: files are never device memory, weights are copied. Default true, where the library can. */
+  readonly map?: boolean;
 }
 
 type Base = Functions<typeof BASE>;
+/** Those that the library has. */
+type Extras = Partial<Functions<typeof EXTRAS>>;
 type OpTable = Record<string, { args: ["buf"]; ret: "i32" }>;
 
 /** Reads a text that a C function writes. */
@@ -56,8 +61,9 @@ export async function openNative(o: NativeOpts): Promise<Backend> {
   };
   try {
     must("us_device_probe", fn.us_device_probe());
-    const ops = await openLibrary(o.path, opsOf(fn));
-    closers.unshift(ops.close);
+    const have = new Set(textOf(fn.us_ops).split(" "));
+    const ops = await openLibrary(o.path, opsOf(have)), extras = await openExtras(o.path, have);
+    closers.unshift(ops.close, extras.close);
     must("us_open", fn.us_open(o.device ?? 0));
     closers.unshift(() => void fn.us_close());
     const own = (Object.keys(DTYPES) as DType[]).find((d) => DTYPES[d].code === fn.us_act_dtype());
@@ -69,8 +75,14 @@ export async function openNative(o: NativeOpts): Promise<Backend> {
       );
     }
     const device = textOf((out, cap) => fn.us_device_name(o.device ?? 0, out, cap));
-    return new NativeBackend({ name: o.name, device, actDtype, memoryLimit: o.memoryLimit }, fn, ops.fn, [
+    const functions = {
+      base: fn,
+      ops: ops.fn,
+      extras: o.map === false ? { ...extras.fn, us_map: undefined } : extras.fn,
+    };
+    return new NativeBackend({ name: o.name, device, actDtype, memoryLimit: o.memoryLimit }, functions, [
       ops.close,
+      extras.close,
       base.close,
     ]);
   } catch (e) {
@@ -80,10 +92,20 @@ export async function openNative(o: NativeOpts): Promise<Backend> {
 }
 
 /** Signatures of those operations that the library has with the arguments this package gives. */
-function opsOf(fn: Base): OpTable {
-  const have = new Set(textOf(fn.us_ops).split(" "));
+function opsOf(have: ReadonlySet<string>): OpTable {
   const fits = OP_NAMES.filter((op) => have.has(opEntry(op)));
   return Object.fromEntries(fits.map((op) => [symbolOf(op), { args: ["buf"], ret: "i32" }]));
+}
+
+/** The extras that it has. */
+async function openExtras(path: string, have: ReadonlySet<string>): Promise<{ fn: Extras; close(): void }> {
+  const names = (Object.keys(EXTRAS) as (keyof typeof EXTRAS)[]).filter((n) => have.has(extraEntry(n)));
+  if (names.length === 0) return { fn: {}, close: () => {} };
+  const { fn, close } = await openLibrary(
+    path,
+    Object.fromEntries(names.map((n): [string, Signature] => [n, EXTRAS[n]])),
+  );
+  return { fn: fn as Extras, close };
 }
 
 function lastError(fn: Base): string {
@@ -125,6 +147,8 @@ class NativeBackend implements Backend {
   readonly actDtype: Dense;
   readonly #base: Base;
   readonly #ops: Functions<OpTable>;
+  readonly #extras: Extras;
+  readonly #mapped = new MappedFiles();
   readonly #closers: readonly (() => void)[];
   readonly #memoryLimit: number;
   readonly #pack = new Packer();
@@ -132,16 +156,16 @@ class NativeBackend implements Backend {
 
   constructor(
     o: Pick<Backend, "name" | "device" | "actDtype"> & Pick<NativeOpts, "memoryLimit">,
-    base: Base,
-    ops: Functions<OpTable>,
+    functions: { base: Base; ops: Functions<OpTable>; extras: Extras },
     closers: readonly (() => void)[],
   ) {
     this.name = o.name;
     this.device = o.device;
     this.actDtype = o.actDtype;
     this.#memoryLimit = o.memoryLimit ?? Infinity;
-    this.#base = base;
-    this.#ops = ops;
+    this.#base = functions.base;
+    this.#ops = functions.ops;
+    this.#extras = functions.extras;
     this.#closers = closers;
   }
 
@@ -158,29 +182,46 @@ class NativeBackend implements Backend {
   }
 
   alloc(bytes: number): Handle {
-    if (this.#memoryLimit < Infinity) {
-      const { active, limit } = this.memory();
-      if (active + bytes > limit) {
-        const state = `${active} are in use of the ${limit} allowed`;
-        throw new MemoryError(`Cannot allocate ${bytes} bytes on ${this.name}: ${state}`, bytes, limit - active);
-      }
-    }
+    this.#makeRoom(bytes);
     const words = this.#pack.words(split(bytes));
     const status = this.#base.us_alloc(words);
-    if (status === STATUS.memory) {
-      const { active, limit } = this.memory();
-      throw new MemoryError(
-        sentence(`Cannot allocate ${bytes} bytes on ${this.name}`, lastError(this.#base)),
-        bytes,
-        limit - active,
-      );
-    }
+    if (status === STATUS.memory) throw this.#tooMuch("allocate", bytes, lastError(this.#base));
     this.#check(status, "alloc");
     return words[2];
   }
 
+  /** Holds the user's own limit, to which what is cached counts too. */
+  #makeRoom(bytes: number): void {
+    if (this.#memoryLimit === Infinity) return;
+    const { active, cached = 0, limit } = this.memory(), free = limit - active;
+    if (bytes > free) throw this.#tooMuch("allocate", bytes, `${active} are in use of the ${limit} allowed`);
+    if (bytes + cached > free) this.#trim(free - bytes);
+  }
+
+  #tooMuch(action: string, bytes: number, why: string): MemoryError {
+    const { active, limit } = this.memory();
+    return new MemoryError(sentence(`Cannot ${action} ${bytes} bytes on ${this.name}`, why), bytes, limit - active);
+  }
+
+  map(file: FileStamp, offset: number, bytes: number): { handle: Handle; byteOffset: number } | null {
+    const map = this.#extras.us_map;
+    if (!map) return null;
+    this.#makeRoom(bytes);
+    const path = new TextEncoder().encode(`${file.path}\0`);
+    const words = Uint32Array.of(...split(offset), ...split(bytes), 0, 0);
+    const mapped = (): Handle | null => {
+      const status = map(words, path);
+      if (status === STATUS.memory) throw this.#tooMuch("map", bytes, lastError(this.#base));
+      if (status !== STATUS.unsupported) this.#check(status, "map");
+      return status === STATUS.ok ? words[4] : null;
+    };
+    const handle = this.#mapped.open(file, mapped, (h) => void this.#base.us_free(h));
+    return handle === null ? null : { handle, byteOffset: words[5] };
+  }
+
   free(h: Handle): void {
     this.#check(this.#base.us_free(h), "free");
+    this.#mapped.free(h);
   }
 
   upload(dst: Tensor, src: ArrayBufferView): void {
@@ -191,6 +232,7 @@ class NativeBackend implements Backend {
   async download(src: Tensor, dst: ArrayBufferView): Promise<void> {
     const words = this.#transfer(src, dst);
     await Promise.resolve();
+    this.#mapped.check();
     if (dst.byteLength > 0) this.#check(this.#base.us_download(words, dst), "download");
   }
 
@@ -230,6 +272,7 @@ class NativeBackend implements Backend {
 
   async fence(): Promise<void> {
     await Promise.resolve();
+    this.#mapped.check();
     this.#check(this.#base.us_fence(), "fence");
   }
 
@@ -237,7 +280,27 @@ class NativeBackend implements Backend {
     const w = new Uint32Array(6);
     this.#check(this.#base.us_memory(w), "memory");
     const device = join(w[4], w[5]) || Infinity, limit = Math.min(device, this.#memoryLimit);
-    return { active: join(w[0], w[1]), peak: join(w[2], w[3]), limit: limit === Infinity ? 0 : limit };
+    const info = { active: join(w[0], w[1]), peak: join(w[2], w[3]), limit: limit === Infinity ? 0 : limit };
+    return this.#extras.us_cache ? { ...info, cached: this.#trim(Infinity) } : info;
+  }
+
+  resetPeak(): void {
+    const { us_peak_reset } = this.#extras;
+    if (us_peak_reset) this.#check(us_peak_reset(), "reset peak");
+  }
+
+  clearCache(): number {
+    const { cached = 0 } = this.memory();
+    return cached - this.#trim(0);
+  }
+
+  /** Gives cached memory back until at most `keep` bytes are left; says how many are. */
+  #trim(keep: number): number {
+    const { us_cache } = this.#extras;
+    if (!us_cache) return 0;
+    const words = Uint32Array.of(...(keep === Infinity ? [0xffffffff, 0xffffffff] : split(keep)), 0, 0);
+    this.#check(us_cache(words), "cache");
+    return join(words[2], words[3]);
   }
 
   close(): void {
@@ -246,6 +309,7 @@ class NativeBackend implements Backend {
     try {
       this.#check(this.#base.us_close(), "close");
     } finally {
+      this.#mapped.close();
       for (const close of this.#closers) close();
     }
   }

@@ -1,10 +1,10 @@
 /**
- * Writes ffi/unsloth.h and unsloth_ops.h from the tables of abi.ts: `deno run -A ffi/header.ts` after a change there.
+ * Writes ffi/unsloth.h, unsloth_ops.h and unsloth_extras.h from the tables of abi.ts: `deno run -A ffi/header.ts` after a change there.
  * @module
  */
 import { writeFileSync } from "node:fs";
 import { ABI_VERSION, type Arg, OP_NAMES, opEntry, OPS, symbolOf } from "./abi.ts";
-import { BASE, type CType, type Signature, STATUS, STRUCTS } from "./abi_base.ts";
+import { BASE, type CType, EXTRA_STRUCTS, extraEntry, EXTRAS, type Signature, STATUS, STRUCTS } from "./abi_base.ts";
 import { DTYPES } from "../src/core/dtype.ts";
 
 const HEAD = `// The C ABI that every native backend exports. Generated from ffi/abi.ts by ffi/header.ts: do not edit.
@@ -67,6 +67,14 @@ const WORDS: Readonly<Record<keyof typeof BASE, string>> = {
   us_graph_free: "Forgets a recording.",
 };
 
+/** What each extra does. */
+const EXTRA_WORDS: Readonly<Record<keyof typeof EXTRAS, string>> = {
+  us_map:
+    "Bytes off.. of the file at path (UTF-8, NUL-terminated) as device memory, read only, without a copy: a handle like\n// any other, which no operation, upload or fill may write to. It holds the file's pages until it is freed; the file must\n// not change meanwhile. US_UNSUPPORTED when the device cannot use these pages: upload them instead.",
+  us_cache: "Gives cached memory (freed, and kept for the next us_alloc) back to the system; cached is what is left.",
+  us_peak_reset: "From now on us_memory's peak counts from what is in use now.",
+};
+
 const C_TYPES: Readonly<Record<CType, string>> = { u32: "uint32_t", i32: "int32_t", buf: "void*" };
 
 function struct(name: string, list: readonly Arg[]): string {
@@ -84,12 +92,13 @@ function struct(name: string, list: readonly Arg[]): string {
 }
 
 /** A base function's prototype: structs by name, texts and bytes as pointers. */
-function prototype(name: keyof typeof BASE): string {
-  const { args, ret } = BASE[name] as Signature, own = name in STRUCTS;
+function prototype(name: string, { args, ret }: Signature, words: string): string {
+  const own = name in STRUCTS || name in EXTRA_STRUCTS;
   const list = args.map((t, i) => {
     if (own && i === 0) return `${name}_args*`;
     if (name === "us_upload") return "const void* src";
     if (name === "us_download") return "void* dst";
+    if (name === "us_map") return "const char* path";
     if (t === "buf") return "char* out";
     if (args[i - 1] === "buf") return "uint32_t cap";
     const nouns: Record<string, string> = {
@@ -100,7 +109,7 @@ function prototype(name: keyof typeof BASE): string {
     };
     return `uint32_t ${nouns[name] ?? "device"}`;
   });
-  return `// ${WORDS[name]}\nUS_API ${C_TYPES[ret]} ${name}(${list.join(", ") || "void"});\n`;
+  return `// ${words}\nUS_API ${C_TYPES[ret]} ${name}(${list.join(", ") || "void"});\n`;
 }
 
 /** unsloth.h: rules, types, and everything that is not an operation. */
@@ -110,7 +119,7 @@ export function writeHeader(): string {
   const dtypes = Object.entries(DTYPES).map(([k, v]) => `US_${upper(k)} = ${v.code}`);
   const sizes = Object.entries(DTYPES).map(([k, v]) => `    case US_${upper(k)}: return n / ${v.block} * ${v.bytes};`);
   const base = (Object.keys(BASE) as (keyof typeof BASE)[]).map((name) => {
-    return (STRUCTS[name] ? struct(name, STRUCTS[name]) : "") + prototype(name);
+    return (STRUCTS[name] ? struct(name, STRUCTS[name]) : "") + prototype(name, BASE[name], WORDS[name]);
   });
   return `${HEAD}
 #define US_ABI_VERSION ${ABI_VERSION}u
@@ -173,7 +182,28 @@ ${ops.join("\n")}#endif
 `;
 }
 
+/** unsloth_extras.h: what a library may have besides. */
+export function writeExtrasHeader(): string {
+  const names = Object.keys(EXTRAS) as (keyof typeof EXTRAS)[];
+  const entries = names.map((name) => `#define US_HAS_${name.slice(3).toUpperCase()} " ${extraEntry(name)}"`);
+  const extras = names.map((name) => {
+    const fields = EXTRA_STRUCTS[name];
+    return (fields ? struct(name, fields) : "") + prototype(name, EXTRAS[name], EXTRA_WORDS[name]);
+  });
+  return `// What a library may have besides unsloth.h. One that has some answers us_ops with US_OP_LIST followed by their
+// entries: US_OP_LIST US_HAS_MAP, say. Generated from ffi/abi_base.ts by ffi/header.ts: do not edit.
+#ifndef UNSLOTH_EXTRAS_H
+#define UNSLOTH_EXTRAS_H
+#include "unsloth.h"
+
+${entries.join("\n")}
+
+${extras.join("\n")}#endif
+`;
+}
+
 if (import.meta.main) {
   writeFileSync(new URL("./unsloth.h", import.meta.url), writeHeader());
   writeFileSync(new URL("./unsloth_ops.h", import.meta.url), writeOpsHeader());
+  writeFileSync(new URL("./unsloth_extras.h", import.meta.url), writeExtrasHeader());
 }

@@ -14,7 +14,7 @@ kernels=(args.h common.metal decode.metal elementwise.metal glu.metal dropout.me
   embed.metal row_norm.metal optimizer.metal optimizers.metal adafactor.metal cross_entropy.metal gemm.metal gemm_rows.metal attention.metal
   attention_bwd.metal attention_cached.metal)
 text() { for f in "${kernels[@]}"; do echo "#line 1 \"$f\"" && cat "metal/kernels/$f"; done; }
-sources=(metal/host/*.h metal/host/*.c metal/kernels/* metal/build.sh $(find metal/stubs -type f | LC_ALL=C sort) ffi/unsloth.h ffi/unsloth_ops.h)
+sources=(metal/host/*.h metal/host/*.c metal/kernels/* metal/build.sh $(find metal/stubs -type f | LC_ALL=C sort) ffi/unsloth.h ffi/unsloth_ops.h ffi/unsloth_extras.h)
 hash=$(for f in "${sources[@]}"; do sha256sum <"$f"; done | sha256sum | cut -d' ' -f1)
 case "${1:-}" in
 --hash) echo "$hash" && exit 0 ;;

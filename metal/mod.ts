@@ -31,8 +31,8 @@ export const candidate: Candidate = {
       sha256: LIBRARY_SHA256,
       explicit: o.library,
     });
-    const { device, actDtype, memoryLimit } = o;
-    return await openNative({ name: "metal", path, device, actDtype, memoryLimit });
+    const { device, actDtype, memoryLimit } = o, map = process.env.UNSLOTH_METAL_MAP !== "0";
+    return await openNative({ name: "metal", path, device, actDtype, memoryLimit, map });
   },
   async examine(against: Backend, log: (line: string) => void): Promise<boolean> {
     const { examine } = await import("./examine.ts");

@@ -1,6 +1,6 @@
 /** Written by metal/build.sh: which sources the prebuilt library was built from, and which file it is. @module */
 
 /** SHA-256 over the SHA-256 of each source, as `metal/build.sh --hash` prints it. */
-export const SOURCES_SHA256 = "e485f772c351d2f515c7d33e110b5d5a0a658b255fc0b3d251d3958ec908a6e9";
+export const SOURCES_SHA256 = "3bd7c104be3debc74af454f28014e7d1eefa58c6cf7fae6238534c77b67efdd8";
 /** SHA-256 of prebuilt/darwin-arm64/libunsloth_metal.dylib. */
-export const LIBRARY_SHA256 = "19d74e5009ca874a7f719714761d3f41dd9585bcc58e3f836b15b406f5629b35";
+export const LIBRARY_SHA256 = "73f29433a6dd2b63f718ecdca558876447031e83530e1cfcd96b428ca7f8c362";

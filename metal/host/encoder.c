@@ -104,7 +104,7 @@ static void name_of(const struct call* c, char* name, uint32_t cap) {
 int32_t launch(const struct call* c) {
   char name[40];
   name_of(c, name, sizeof name);
-  id pipeline = find_pipeline(name, &c->fc);
+  id pipeline = find_pipeline(name, &c->fc, c->threads < 64 ? 256 : c->threads);
   if (!pipeline) return US_DEVICE;
   if (c->threads > SEND(NSUInteger, pipeline, S(maxThreads)) END) {
     return fail(US_DEVICE, "Cannot launch %s: the GPU allows fewer than %u threads for it", name, (uint64_t)c->threads);

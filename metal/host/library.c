@@ -14,6 +14,9 @@ int32_t enter(const struct operand* list, uint32_t count, struct ten* out) {
   for (uint32_t i = 0; i < count; i++) {
     const int32_t status = resolve(list[i].t, list[i].optional, &out[i]);
     if (status != US_OK) return status;
+    if (list[i].written && out[i].slot && out[i].slot->read_only) {
+      return fail(US_INVALID, "Cannot write to handle %u: it is a file's memory, which is read only", (uint64_t)list[i].t->handle);
+    }
   }
   return US_OK;
 }
@@ -32,7 +35,7 @@ int32_t one_type(const char* op, const struct ten* const* list, uint32_t count) 
 }
 
 US_API uint32_t us_abi_version(void) { return US_ABI_VERSION; }
-US_API uint32_t us_ops(char* out, uint32_t cap) { return put_text(US_OP_LIST, out, cap); }
+US_API uint32_t us_ops(char* out, uint32_t cap) { return put_text(US_OP_LIST US_HAS_MAP US_HAS_CACHE US_HAS_PEAK_RESET, out, cap); }
 US_API uint32_t us_last_error(char* out, uint32_t cap) { return last_error(out, cap); }
 
 US_API int32_t us_device_probe(void) {
@@ -123,6 +126,22 @@ US_API int32_t us_memory(us_memory_args* a) {
     a->active_lo = (uint32_t)active_bytes, a->active_hi = (uint32_t)(active_bytes >> 32);
     a->peak_lo = (uint32_t)peak_bytes, a->peak_hi = (uint32_t)(peak_bytes >> 32);
     a->limit_lo = (uint32_t)device.limit, a->limit_hi = (uint32_t)(device.limit >> 32);
+  }
+  leave();
+  return status;
+}
+
+US_API int32_t us_peak_reset(void) {
+  const int32_t status = enter(0, 0, 0);
+  if (status == US_OK) peak_bytes = active_bytes;
+  leave();
+  return status;
+}
+US_API int32_t us_cache(us_cache_args* a) {
+  const int32_t status = enter(0, 0, 0);
+  if (status == US_OK) {
+    trim_cache((uint64_t)a->keep_hi << 32 | a->keep_lo);
+    a->cached_lo = (uint32_t)cached_bytes, a->cached_hi = (uint32_t)(cached_bytes >> 32);
   }
   leave();
   return status;

@@ -2,7 +2,7 @@
 // thread; every exported function holds the lock while it runs, all below assume it.
 #pragma once
 #include "objc.h"
-#include "../../ffi/unsloth.h"
+#include "../../ffi/unsloth_extras.h"
 #include "../kernels/args.h"
 
 // ---- error.c: the calling thread's sentence ----
@@ -32,14 +32,17 @@ id string(const char* text);
 
 // ---- pipelines.c: kernels by name and function constants ----
 struct constants { uint32_t type, out, kind; uint8_t trans_a, trans_b, wide, wide_b, optional, zero[3]; };
-// Null, with the error set, when it cannot be built.
-id find_pipeline(const char* kernel, const struct constants* c);
+// For launches of up to so many threads a threadgroup. Null, with the error set, when it cannot be built.
+id find_pipeline(const char* kernel, const struct constants* c, uint32_t threads);
 void drop_pipelines(void);
 
 // ---- memory.c: buffers by handle ----
-struct slot { id buffer; char* at; uint64_t bytes, used_by; uint32_t generation; };
+// bytes: what the caller may use; held: what the buffer takes. read_only: its memory is a file's.
+struct slot { id buffer; char* at; uint64_t bytes, held, used_by; uint32_t generation; bool read_only; };
 struct slot* find_slot(uint32_t handle);
 int32_t allocate(uint64_t bytes, uint32_t* handle);
+// A range of a file as a read-only allocation of skip + bytes (mapping.c makes the buffer).
+int32_t adopt(const char* path, uint64_t offset, uint64_t bytes, uint32_t* skip, uint32_t* handle);
 int32_t give_back(uint32_t handle);
 void give_back_all(void);
 // The library's own memory: partial results of one operation, and copies of small uploads. Contents are undefined; 0, with
@@ -47,6 +50,17 @@ void give_back_all(void);
 enum room { SCRATCH, STAGING, ROOM_COUNT };
 struct slot* room_for(enum room which, uint64_t bytes);
 extern uint64_t active_bytes, peak_bytes;
+
+// ---- cache.c: freed buffers, kept for the next allocation of about their size ----
+extern uint64_t cached_bytes;
+bool take_cached(uint64_t bytes, struct slot* s);
+// Takes the slot's buffer, or lets go of it when it is larger than what may be kept.
+void cache_buffer(const struct slot* s);
+// Lets go of the oldest until at most so many bytes are left.
+void trim_cache(uint64_t most);
+
+// ---- mapping.c: files as buffers ----
+int32_t map_pages(const char* path, uint64_t offset, uint64_t bytes, uint32_t* skip, struct slot* s);
 
 // A tensor whose handle has been looked up. slot is null for an absent optional one; rows are all axes but the last.
 struct ten { struct slot* slot; uint64_t offset, numel, rows, cols, bytes, shape[4]; uint32_t dtype, ndim; };
@@ -85,7 +99,7 @@ int32_t upload(struct slot* to, uint64_t offset, const void* src, uint64_t bytes
 int32_t copy_bytes(const struct ten* out, const struct ten* x);
 
 // ---- what the operations stand on: enter takes the lock and resolves the tensors; leave gives the lock back ----
-struct operand { const us_tensor* t; bool optional; };
+struct operand { const us_tensor* t; bool optional, written; };
 int32_t enter(const struct operand* list, uint32_t count, struct ten* out);
 void leave(void);
 #define OP(name, N, ...)                                                                                              \
@@ -99,8 +113,10 @@ void leave(void);
     return status;                                                                                                    \
   }                                                                                                                   \
   static int32_t run_##name(const us_##name##_args* a, const struct ten* t)
-#define NEED(x) {&a->x, false}
-#define MAYBE(x) {&a->x, true}
+#define NEED(x) {&a->x, false, false}
+#define MAYBE(x) {&a->x, true, false}
+#define OUT(x) {&a->x, false, true}
+#define MAYBE_OUT(x) {&a->x, true, true}
 // US_UNSUPPORTED unless all present tensors have the first one's float type.
 int32_t one_type(const char* op, const struct ten* const* list, uint32_t count);
 #define ONE_TYPE(op, ...)                                                                                             \

@@ -1,5 +1,5 @@
 // Buffers by handle: slot in the low 20 bits (from 1), generation in the high 12, so that a freed handle is told from a new
-// one. Buffers are shared between CPU and GPU: the same memory, no copies inside the device. Nothing freed is kept back.
+// one. Buffers are shared between CPU and GPU: the same memory, no copies inside the device. Freed ones go to the cache.
 #include "library.h"
 
 enum { SLOT_BITS = 20, SLOT_MASK = (1 << SLOT_BITS) - 1, LARGEST_GENERATION = 0xfff };
@@ -27,41 +27,73 @@ static int64_t take_slot(void) {
   return slot_count++;
 }
 
-static int32_t fill_slot(struct slot* s, uint64_t bytes) {
+static void count_in(struct slot* s, uint64_t bytes, uint64_t held) {
+  s->bytes = bytes, s->held = held;
+  active_bytes += held;
+  if (active_bytes > peak_bytes) peak_bytes = active_bytes;
+}
+
+// Whether so many bytes may be held besides what is in use; cached memory makes way for them.
+static int32_t make_room(uint64_t bytes) {
   if (bytes > device.largest || active_bytes + bytes > device.limit) {
     return fail(US_MEMORY, "%u bytes are in use of the %u that this process may hold (a buffer: %u at most)",
                 active_bytes, device.limit, device.largest);
   }
-  // 0: MTLResourceStorageModeShared, default caching, hazards tracked
-  id b = SEND(id, device.device, S(newBuffer), NSUInteger, NSUInteger), (NSUInteger)bytes, 0UL END;
-  if (!b) return fail(US_MEMORY, "Metal gives no buffer of %u bytes", bytes);
-  s->buffer = b, s->at = SEND(char*, b, S(contents)) END, s->bytes = bytes, s->used_by = 0;
-  active_bytes += bytes;
-  if (active_bytes > peak_bytes) peak_bytes = active_bytes;
+  if (active_bytes + cached_bytes + bytes > device.limit) trim_cache(device.limit - active_bytes - bytes);
   return US_OK;
 }
 
-// Command buffers hold what they use: the memory goes when the last of them has run.
+static int32_t fill_slot(struct slot* s, uint64_t bytes) {
+  if (take_cached(bytes, s)) {
+    count_in(s, bytes, s->held);
+    return US_OK;
+  }
+  const int32_t status = make_room(bytes);
+  if (status != US_OK) return status;
+  id b = 0;
+  for (int attempt = 0; attempt < 2 && !b; attempt++) {
+    if (attempt) trim_cache(0);
+    // 0: MTLResourceStorageModeShared, default caching, hazards tracked
+    b = SEND(id, device.device, S(newBuffer), NSUInteger, NSUInteger), (NSUInteger)bytes, 0UL END;
+  }
+  if (!b) return fail(US_MEMORY, "Metal gives no buffer of %u bytes", bytes);
+  s->buffer = b, s->at = SEND(char*, b, S(contents)) END, s->used_by = 0, s->read_only = false;
+  count_in(s, bytes, bytes);
+  return US_OK;
+}
+
+// Command buffers hold what they use: a file's pages are let go of when the last of them has run.
 static void empty_slot(struct slot* s) {
-  active_bytes -= s->bytes;
-  release(s->buffer);
-  s->buffer = 0, s->at = 0, s->bytes = 0;
+  active_bytes -= s->held;
+  if (s->read_only) release(s->buffer);
+  else cache_buffer(s);
+  s->buffer = 0, s->at = 0, s->bytes = s->held = 0;
   s->generation++;
+}
+
+// The handle of a slot that was taken and filled; a slot that could not be filled is free again.
+static int32_t hand_out(int64_t i, int32_t status, uint32_t* handle) {
+  if (status == US_OK) *handle = (slot_at((uint32_t)i)->generation & LARGEST_GENERATION) << SLOT_BITS | (uint32_t)(i + 1);
+  // Room for it exists: the slot was taken from the list or is the newest.
+  else if (i == slot_count - 1) slot_count--;
+  else free_slots[free_count++] = (uint32_t)i;
+  return status;
 }
 
 int32_t allocate(uint64_t bytes, uint32_t* handle) {
   const int64_t i = take_slot();
   if (i < 0) return fail(US_MEMORY, "Cannot allocate: there are %u allocations already", (uint64_t)SLOT_MASK);
+  return hand_out(i, fill_slot(slot_at((uint32_t)i), bytes ? bytes : 1), handle);
+}
+
+int32_t adopt(const char* path, uint64_t offset, uint64_t bytes, uint32_t* skip, uint32_t* handle) {
+  const int64_t i = take_slot();
+  if (i < 0) return fail(US_MEMORY, "Cannot map: there are %u allocations already", (uint64_t)SLOT_MASK);
   struct slot* s = slot_at((uint32_t)i);
-  const int32_t status = fill_slot(s, bytes ? bytes : 1);
-  if (status != US_OK) {
-    // Room for it exists: the slot was taken from the list or is the newest.
-    if (i == slot_count - 1) slot_count--;
-    else free_slots[free_count++] = (uint32_t)i;
-    return status;
-  }
-  *handle = (s->generation & LARGEST_GENERATION) << SLOT_BITS | (uint32_t)(i + 1);
-  return US_OK;
+  int32_t status = make_room(bytes);
+  if (status == US_OK) status = map_pages(path, offset, bytes, skip, s);
+  if (status == US_OK) s->used_by = 0, s->read_only = true, count_in(s, *skip + bytes, s->held);
+  return hand_out(i, status, handle);
 }
 
 int32_t give_back(uint32_t handle) {
@@ -85,6 +117,7 @@ void give_back_all(void) {
   for (int i = 0; i < ROOM_COUNT; i++) {
     if (rooms[i].buffer) empty_slot(&rooms[i]);
   }
+  trim_cache(0);
   // Generations outlive a closing, so that a handle from before it stays stale: every slot is free again.
   uint32_t* all = realloc(free_slots, (slot_count + 1) * sizeof *all);
   if (all) {

@@ -44,9 +44,12 @@ extern int pthread_setspecific(unsigned long key, const void* value);
   X(localizedDescription, "localizedDescription") X(newCommandQueue, "newCommandQueue") X(make, "new")                \
   X(newLibrary, "newLibraryWithSource:options:error:") X(setLanguageVersion, "setLanguageVersion:")                   \
   X(setFastMathEnabled, "setFastMathEnabled:") X(newFunction, "newFunctionWithName:constantValues:error:")            \
-  X(setConstant, "setConstantValue:type:atIndex:") X(newPipeline, "newComputePipelineStateWithFunction:error:")       \
+  X(setConstant, "setConstantValue:type:atIndex:") X(setFunction, "setComputeFunction:")                              \
+  X(setMost, "setMaxTotalThreadsPerThreadgroup:") X(setWhole, "setThreadGroupSizeIsMultipleOfThreadExecutionWidth:")  \
+  X(newPipeline, "newComputePipelineStateWithDescriptor:options:reflection:error:")                                   \
   X(maxThreads, "maxTotalThreadsPerThreadgroup") X(simdWidth, "threadExecutionWidth")                                 \
-  X(newBuffer, "newBufferWithLength:options:") X(contents, "contents") X(supportsFamily, "supportsFamily:")           \
+  X(newBuffer, "newBufferWithLength:options:")                                                                        \
+  X(newBufferOver, "newBufferWithBytesNoCopy:length:options:deallocator:") X(contents, "contents") X(supportsFamily, "supportsFamily:")           \
   X(workingSet, "recommendedMaxWorkingSetSize") X(maxBuffer, "maxBufferLength") X(commandBuffer, "commandBuffer")     \
   X(computeEncoder, "computeCommandEncoder") X(setPipeline, "setComputePipelineState:")                               \
   X(setBuffer, "setBuffer:offset:atIndex:") X(setBytes, "setBytes:length:atIndex:")                                   \

@@ -15,7 +15,7 @@ static int32_t no_kernel(const char* op, uint32_t dtype) {
 }
 static bool is_weight(uint32_t dtype) { return is_float(dtype) || is_quant(dtype) || dtype == US_FP8_E4M3; }
 
-OP(add, 3, NEED(out), NEED(a), NEED(b)) {
+OP(add, 3, OUT(out), NEED(a), NEED(b)) {
   (void)a;
   ONE_TYPE("add", &t[0], &t[1], &t[2]);
   const struct ten* list[] = {&t[1], &t[2], &t[0]};
@@ -23,20 +23,20 @@ OP(add, 3, NEED(out), NEED(a), NEED(b)) {
                             .buffers = {&t[1], &t[2], &t[0]}, .count = 3}, t[0].numel, 4, (struct EachArgs){0});
 }
 
-OP(scale, 2, NEED(out), NEED(x)) {
+OP(scale, 2, OUT(out), NEED(x)) {
   ONE_TYPE("scale", &t[0], &t[1]);
   const struct ten* list[] = {&t[1], &t[0]};
   return each((struct call){.kernel = "scale", .suffix = t[0].dtype, .fc = {.wide = wide(list, 2)},
                             .buffers = {&t[1], &t[0]}, .count = 2}, t[0].numel, 4, (struct EachArgs){.factor = a->factor});
 }
 
-OP(divide, 3, NEED(out), NEED(a), NEED(b)) {
+OP(divide, 3, OUT(out), NEED(a), NEED(b)) {
   (void)a;
   return each((struct call){.kernel = "divide", .suffix = NO_SUFFIX, .buffers = {&t[1], &t[2], &t[0]}, .count = 3},
               t[0].numel, 1, (struct EachArgs){0});
 }
 
-OP(scale_cols, 3, NEED(out), NEED(x), NEED(s)) {
+OP(scale_cols, 3, OUT(out), NEED(x), NEED(s)) {
   (void)a;
   ONE_TYPE("scale_cols", &t[0], &t[1]);
   const struct ten* list[] = {&t[1], &t[0]};
@@ -44,7 +44,7 @@ OP(scale_cols, 3, NEED(out), NEED(x), NEED(s)) {
                             .buffers = {&t[1], &t[2], &t[0]}, .count = 3}, t[0].numel, 4, (struct EachArgs){.cols = t[0].cols});
 }
 
-OP(copy, 2, NEED(out), NEED(x)) {
+OP(copy, 2, OUT(out), NEED(x)) {
   (void)a;
   if (t[0].dtype == t[1].dtype) return copy_bytes(&t[0], &t[1]);
   if (!is_float(t[0].dtype)) return no_kernel("copy", t[0].dtype);
@@ -54,7 +54,7 @@ OP(copy, 2, NEED(out), NEED(x)) {
                             .buffers = {&t[1], &t[0]}, .count = 2}, t[0].numel, 8, (struct EachArgs){0});
 }
 
-OP(dropout, 3, NEED(out), NEED(x), NEED(seed)) {
+OP(dropout, 3, OUT(out), NEED(x), NEED(seed)) {
   ONE_TYPE("dropout", &t[0], &t[1]);
   const struct ten* list[] = {&t[1], &t[0]};
   return each((struct call){.kernel = "dropout", .suffix = t[0].dtype, .fc = {.wide = wide(list, 2)},
@@ -62,7 +62,7 @@ OP(dropout, 3, NEED(out), NEED(x), NEED(seed)) {
               (struct EachArgs){.stream = a->stream, .threshold = a->threshold, .factor = a->factor});
 }
 
-OP(noise, 4, NEED(out), NEED(x), NEED(magnitude), NEED(seed)) {
+OP(noise, 4, OUT(out), NEED(x), NEED(magnitude), NEED(seed)) {
   ONE_TYPE("noise", &t[0], &t[1]);
   const struct ten* list[] = {&t[1], &t[0]};
   return each((struct call){.kernel = "noise", .suffix = t[0].dtype, .fc = {.wide = wide(list, 2)},
@@ -70,7 +70,7 @@ OP(noise, 4, NEED(out), NEED(x), NEED(magnitude), NEED(seed)) {
               (struct EachArgs){.cols = t[0].cols, .stream = a->stream});
 }
 
-OP(glu, 3, NEED(h), NEED(gate), MAYBE(up)) {
+OP(glu, 3, OUT(h), NEED(gate), MAYBE(up)) {
   ONE_TYPE("glu", &t[0], &t[1], &t[2]);
   const struct ten* list[] = {&t[0], &t[1], &t[2]};
   return each((struct call){.kernel = "glu", .suffix = t[0].dtype,
@@ -78,7 +78,7 @@ OP(glu, 3, NEED(h), NEED(gate), MAYBE(up)) {
                             .buffers = {&t[1], &t[2], &t[0]}, .count = 3}, t[0].numel, 4, (struct EachArgs){0});
 }
 
-OP(glu_bwd, 6, NEED(d_gate), MAYBE(d_up), NEED(h), NEED(dh), NEED(gate), MAYBE(up)) {
+OP(glu_bwd, 6, OUT(d_gate), MAYBE_OUT(d_up), OUT(h), NEED(dh), NEED(gate), MAYBE(up)) {
   ONE_TYPE("glu_bwd", &t[0], &t[1], &t[2], &t[3], &t[4], &t[5]);
   const struct ten* list[] = {&t[0], &t[1], &t[2], &t[3], &t[4], &t[5]};
   return each((struct call){.kernel = "glu_bwd", .suffix = t[0].dtype,
@@ -87,7 +87,7 @@ OP(glu_bwd, 6, NEED(d_gate), MAYBE(d_up), NEED(h), NEED(dh), NEED(gate), MAYBE(u
               t[0].numel, 4, (struct EachArgs){0});
 }
 
-OP(norm, 5, NEED(out), NEED(stat), NEED(x), NEED(w), MAYBE(b)) {
+OP(norm, 5, OUT(out), OUT(stat), NEED(x), NEED(w), MAYBE(b)) {
   ONE_TYPE("norm", &t[0], &t[2]);
   ONE_TYPE("norm", &t[3], &t[4]);
   const struct ten* list[] = {&t[0], &t[2]};
@@ -110,7 +110,7 @@ static int32_t columns(const struct ten* out, const struct ten* x, const struct 
   return launch(&c);
 }
 
-OP(norm_bwd, 7, NEED(dx), MAYBE(dw), MAYBE(db), NEED(d_out), NEED(x), NEED(w), NEED(stat)) {
+OP(norm_bwd, 7, OUT(dx), MAYBE_OUT(dw), MAYBE_OUT(db), NEED(d_out), NEED(x), NEED(w), NEED(stat)) {
   ONE_TYPE("norm_bwd", &t[0], &t[3], &t[4]);
   ONE_TYPE("norm_bwd", &t[5]);
   const struct ten* list[] = {&t[0], &t[3], &t[4]};
@@ -124,18 +124,18 @@ OP(norm_bwd, 7, NEED(dx), MAYBE(dw), MAYBE(db), NEED(d_out), NEED(x), NEED(w), N
   return status;
 }
 
-OP(col_sum, 2, NEED(out), NEED(x)) {
+OP(col_sum, 2, OUT(out), NEED(x)) {
   (void)a;
   ONE_TYPE("col_sum", &t[1]);
   return columns(&t[0], &t[1], 0, 0, 0);
 }
-OP(col_dot, 3, NEED(out), NEED(a), NEED(b)) {
+OP(col_dot, 3, OUT(out), NEED(a), NEED(b)) {
   (void)a;
   ONE_TYPE("col_dot", &t[1], &t[2]);
   return columns(&t[0], &t[1], &t[2], 0, 1);
 }
 
-OP(rope, 3, NEED(x), NEED(pos), NEED(freqs)) {
+OP(rope, 3, OUT(x), NEED(pos), NEED(freqs)) {
   ONE_TYPE("rope", &t[0]);
   const struct RopeArgs args = {(u32)t[0].shape[0], (u32)t[0].shape[1], (u32)t[0].shape[2], (u32)t[2].numel,
                                 (float)a->sign, a->factor};
@@ -148,7 +148,7 @@ OP(rope, 3, NEED(x), NEED(pos), NEED(freqs)) {
   return launch(&c);
 }
 
-OP(embed, 3, NEED(out), NEED(table), NEED(ids)) {
+OP(embed, 3, OUT(out), NEED(table), NEED(ids)) {
   ONE_TYPE("embed", &t[0]);
   if (!is_weight(t[1].dtype)) return no_kernel("embed", t[1].dtype);
   return each_row((struct call){.kernel = "embed", .suffix = t[0].dtype,
@@ -157,13 +157,13 @@ OP(embed, 3, NEED(out), NEED(table), NEED(ids)) {
                   t[0].rows, (struct RowArgs){.rows = t[1].rows, .cols = t[0].cols, .scale = a->scale});
 }
 
-OP(embed_bwd, 3, NEED(d_table), NEED(d_out), NEED(ids)) {
+OP(embed_bwd, 3, OUT(d_table), NEED(d_out), NEED(ids)) {
   ONE_TYPE("embed_bwd", &t[1]);
   return each_row((struct call){.kernel = "embed_bwd", .suffix = t[1].dtype, .buffers = {&t[0], &t[1], &t[2]}, .count = 3},
                   t[1].rows, (struct RowArgs){.rows = t[0].rows, .cols = t[1].cols, .scale = a->scale, .inner = (u32)t[1].rows});
 }
 
-OP(row_norm, 4, NEED(out), NEED(w), NEED(a), NEED(b)) {
+OP(row_norm, 4, OUT(out), NEED(w), NEED(a), NEED(b)) {
   if (!is_weight(t[1].dtype)) return no_kernel("row_norm", t[1].dtype);
   return each_row((struct call){.kernel = "row_norm", .suffix = NO_SUFFIX,
                                 .fc = {.type = t[1].dtype, .wide_b = aligned(&t[1], 16) && t[1].cols % 4 == 0},
@@ -171,7 +171,7 @@ OP(row_norm, 4, NEED(out), NEED(w), NEED(a), NEED(b)) {
                   t[1].rows, (struct RowArgs){.rows = t[1].rows, .cols = t[1].cols, .scale = a->scale, .inner = (u32)t[2].shape[0]});
 }
 
-OP(cross_entropy, 4, NEED(loss), NEED(logits), NEED(target), NEED(weight)) {
+OP(cross_entropy, 4, OUT(loss), OUT(logits), NEED(target), NEED(weight)) {
   ONE_TYPE("cross_entropy", &t[1]);
   const struct LossArgs args = {t[1].cols, a->softcap, a->smoothing, a->z_loss, 0};
   const struct call c = {

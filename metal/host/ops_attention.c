@@ -32,7 +32,7 @@ static bool wide(const struct ten* t, uint32_t count, uint64_t d) {
   return d % 4 == 0;
 }
 
-OP(attention, 6, NEED(out), NEED(lse), NEED(q), NEED(k), NEED(v), NEED(cu)) {
+OP(attention, 6, OUT(out), OUT(lse), NEED(q), NEED(k), NEED(v), NEED(cu)) {
   static const char* const names[] = {"attention_32", "attention_64", "attention_128", "attention_256"};
   ONE_TYPE("attention", &t[0], &t[2], &t[3], &t[4]);
   const struct AttnArgs g = args_of(&t[2], &t[3], &t[5], a->scale, a->window, a->softcap);
@@ -43,7 +43,7 @@ OP(attention, 6, NEED(out), NEED(lse), NEED(q), NEED(k), NEED(v), NEED(cu)) {
                       &g, a->max_len, g.H, 2);
 }
 
-OP(attention_bwd, 10, NEED(dq), NEED(dk), NEED(dv), NEED(d_out), NEED(q), NEED(k), NEED(v), NEED(out), NEED(lse), NEED(cu)) {
+OP(attention_bwd, 10, OUT(dq), OUT(dk), OUT(dv), NEED(d_out), NEED(q), NEED(k), NEED(v), NEED(out), NEED(lse), NEED(cu)) {
   static const char* const dq[] = {"attention_dq_32", "attention_dq_64", "attention_dq_128", "attention_dq_256"};
   static const char* const sums[] = {"attention_delta_32", "attention_delta_64", "attention_delta_128", "attention_delta_256"};
   static const char* const dkv[] = {"attention_dkv_32", "attention_dkv_64", "attention_dkv_128", "attention_dkv_256"};
@@ -77,7 +77,7 @@ static struct CacheArgs cache_args(const struct ten* kc, uint64_t N, uint64_t H)
                             .L = (u32)kc->shape[1]};
 }
 
-OP(cache_write, 6, NEED(kc), NEED(vc), NEED(k), NEED(v), NEED(seq), NEED(pos)) {
+OP(cache_write, 6, OUT(kc), OUT(vc), NEED(k), NEED(v), NEED(seq), NEED(pos)) {
   (void)a;
   ONE_TYPE("cache_write", &t[0], &t[1], &t[2], &t[3]);
   const struct CacheArgs g = cache_args(&t[0], t[2].shape[0], t[2].shape[1]);
@@ -88,7 +88,7 @@ OP(cache_write, 6, NEED(kc), NEED(vc), NEED(k), NEED(v), NEED(seq), NEED(pos)) {
   return t[2].numel ? launch(&c) : US_OK;
 }
 
-OP(attention_cached, 6, NEED(out), NEED(q), NEED(kc), NEED(vc), NEED(seq), NEED(pos)) {
+OP(attention_cached, 6, OUT(out), NEED(q), NEED(kc), NEED(vc), NEED(seq), NEED(pos)) {
   ONE_TYPE("attention_cached", &t[0], &t[1], &t[2], &t[3]);
   struct CacheArgs g = cache_args(&t[2], t[1].shape[0], t[1].shape[1]);
   g.window = a->window, g.scale = a->scale, g.softcap = a->softcap;

@@ -23,7 +23,7 @@ static int32_t tiles(struct call c, struct GemmArgs* g, const struct ten* t) {
   return US_OK;
 }
 
-OP(matmul, 4, NEED(c), NEED(a), NEED(b), MAYBE(bias)) {
+OP(matmul, 4, OUT(c), NEED(a), NEED(b), MAYBE(bias)) {
   const struct ten *c = &t[0], *x = &t[1], *w = &t[2], *bias = &t[3];
   ONE_TYPE("matmul", x);
   if (c->dtype != x->dtype && c->dtype != US_F32) {

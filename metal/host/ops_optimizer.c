@@ -7,7 +7,7 @@ static uint64_t parts_of(uint64_t n) {
   return wanted < MOST_PARTS ? wanted : MOST_PARTS;
 }
 
-OP(sum_squares, 2, NEED(out), NEED(g)) {
+OP(sum_squares, 2, OUT(out), NEED(g)) {
   (void)a;
   if (t[1].numel == 0) return US_OK;
   const uint64_t parts = parts_of(t[1].numel);
@@ -25,30 +25,30 @@ OP(sum_squares, 2, NEED(out), NEED(g)) {
   return launch(&c);
 }
 
-OP(clip_factor, 2, NEED(hyper), NEED(sum_sq)) {
+OP(clip_factor, 2, OUT(hyper), NEED(sum_sq)) {
   return each((struct call){.kernel = "clip_factor", .suffix = NO_SUFFIX, .buffers = {&t[1], &t[0]}, .count = 2}, 1, 1,
               (struct EachArgs){.factor = a->max_norm});
 }
 
-OP(adamw, 5, NEED(p), NEED(g), NEED(m), NEED(v), NEED(hyper)) {
+OP(adamw, 5, OUT(p), NEED(g), OUT(m), OUT(v), NEED(hyper)) {
   (void)a;
   return each((struct call){.kernel = "adamw", .suffix = NO_SUFFIX, .buffers = {&t[0], &t[1], &t[2], &t[3], &t[4]}, .count = 5},
               t[0].numel, 1, (struct EachArgs){0});
 }
 
-OP(sgd, 4, NEED(p), NEED(g), MAYBE(m), NEED(hyper)) {
+OP(sgd, 4, OUT(p), NEED(g), MAYBE_OUT(m), NEED(hyper)) {
   (void)a;
   return each((struct call){.kernel = "sgd", .suffix = NO_SUFFIX, .fc = {.optional = t[2].slot != 0},
                             .buffers = {&t[0], &t[1], &t[2], &t[3]}, .count = 4}, t[0].numel, 1, (struct EachArgs){0});
 }
 
-OP(lion, 4, NEED(p), NEED(g), NEED(m), NEED(hyper)) {
+OP(lion, 4, OUT(p), NEED(g), OUT(m), NEED(hyper)) {
   (void)a;
   return each((struct call){.kernel = "lion", .suffix = NO_SUFFIX, .buffers = {&t[0], &t[1], &t[2], &t[3]}, .count = 4},
               t[0].numel, 1, (struct EachArgs){0});
 }
 
-OP(adamw8, 7, NEED(p), NEED(g), NEED(m), NEED(v), NEED(absmax), NEED(codes), NEED(hyper)) {
+OP(adamw8, 7, OUT(p), NEED(g), OUT(m), OUT(v), OUT(absmax), NEED(codes), NEED(hyper)) {
   (void)a;
   if (t[0].numel % 256) return fail(US_INVALID, "Cannot run adamw8 on %u elements: it must be a multiple of 256", t[0].numel);
   return each((struct call){.kernel = "adamw8", .suffix = NO_SUFFIX,
@@ -56,7 +56,7 @@ OP(adamw8, 7, NEED(p), NEED(g), NEED(m), NEED(v), NEED(absmax), NEED(codes), NEE
               t[0].numel, 1, (struct EachArgs){0});
 }
 
-OP(adafactor, 5, NEED(p), NEED(g), MAYBE(row), NEED(col), NEED(hyper)) {
+OP(adafactor, 5, OUT(p), NEED(g), MAYBE_OUT(row), OUT(col), NEED(hyper)) {
   (void)a;
   const struct ten *p = &t[0], *g = &t[1], *row = &t[2], *col = &t[3], *hyper = &t[4];
   if (p->numel == 0) return US_OK;

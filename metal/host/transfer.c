@@ -38,12 +38,14 @@ int32_t upload(struct slot* to, uint64_t offset, const void* src, uint64_t bytes
   return US_OK;
 }
 
-static struct slot* range(uint32_t handle, uint64_t offset, uint64_t bytes, int32_t* status) {
+static struct slot* range(uint32_t handle, uint64_t offset, uint64_t bytes, bool written, int32_t* status) {
   struct slot* s = find_slot(handle);
   *status = US_OK;
   if (!s) *status = fail(US_STALE, "Cannot transfer: handle %u is not allocated or was freed", (uint64_t)handle);
   else if (offset > s->bytes || bytes > s->bytes - offset) {
     *status = fail(US_INVALID, "Cannot transfer %u bytes at offset %u: the allocation has %u bytes", bytes, offset, s->bytes);
+  } else if (written && s->read_only) {
+    *status = fail(US_INVALID, "Cannot upload to handle %u: it is a file's memory, which is read only", (uint64_t)handle);
   }
   return s;
 }
@@ -53,7 +55,7 @@ US_API int32_t us_upload(us_upload_args* a, const void* src) {
   int32_t status = enter(0, 0, 0);
   if (status == US_OK) {
     const uint64_t offset = join(a->off_lo, a->off_hi), bytes = join(a->bytes_lo, a->bytes_hi);
-    struct slot* s = range(a->handle, offset, bytes, &status);
+    struct slot* s = range(a->handle, offset, bytes, true, &status);
     if (status == US_OK) status = upload(s, offset, src, bytes);
   }
   leave();
@@ -64,7 +66,7 @@ US_API int32_t us_download(us_download_args* a, void* dst) {
   int32_t status = enter(0, 0, 0);
   if (status == US_OK) {
     const uint64_t offset = join(a->off_lo, a->off_hi), bytes = join(a->bytes_lo, a->bytes_hi);
-    const struct slot* s = range(a->handle, offset, bytes, &status);
+    const struct slot* s = range(a->handle, offset, bytes, false, &status);
     if (status == US_OK) status = wait_all();
     if (status == US_OK) memcpy(dst, s->at + offset, bytes);
   }
@@ -74,7 +76,7 @@ US_API int32_t us_download(us_download_args* a, void* dst) {
 
 US_API int32_t us_fill(us_fill_args* a) {
   struct ten t;
-  const struct operand dst = {&a->dst, false};
+  const struct operand dst = {&a->dst, false, true};
   int32_t status = enter(&dst, 1, &t);
   if (status == US_OK && t.dtype > US_U8) status = fail(US_UNSUPPORTED, "Cannot fill element type %u on Metal", (uint64_t)t.dtype);
   if (status == US_OK && t.numel) {

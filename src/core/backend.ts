@@ -292,6 +292,15 @@ export interface MemoryInfo {
   cached?: number;
 }
 
+/** Which file a path led to when it was opened, and the state it was in (as node:fs reports both). */
+export interface FileStamp {
+  readonly path: string;
+  readonly dev: number;
+  readonly ino: number;
+  readonly size: number;
+  readonly mtimeMs: number;
+}
+
 /** Device memory, transfers, and the operations. */
 export interface Backend extends Ops {
   readonly name: "cuda" | "metal" | "wasm" | "reference" | "recording";
@@ -306,6 +315,14 @@ export interface Backend extends Ops {
   /** @throws {MemoryError} when the device has not that many bytes left */
   alloc(bytes: number): Handle;
   free(h: Handle): void;
+  /**
+   * Bytes of a file as device memory where they lie, read only: nothing is read or copied now. The memory is freed like any
+   * other; a file that changes meanwhile is an error of the next `download` or `fence`. Absent where no device memory can
+   * be a file's.
+   * @returns where the range starts; null when this one cannot be used so and must be uploaded
+   * @throws {MemoryError} when the device has not that many bytes left
+   */
+  map?(file: FileStamp, offset: number, bytes: number): { handle: Handle; byteOffset: number } | null;
   /** Bytes of `src` to the start of `dst`; returns when `src` may be reused. Sizes must be equal. */
   upload(dst: Tensor, src: ArrayBufferView): void;
   /** Waits for what was launched, then copies. The only way to read, with `fence`. */

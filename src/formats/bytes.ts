@@ -4,6 +4,7 @@
  * @module
  */
 import { closeSync, fstatSync, openSync, readSync } from "node:fs";
+import type { FileStamp } from "../core/backend.ts";
 import { FormatError } from "../core/errors.ts";
 
 /** Longest single read; node:fs takes at most 2 GiB - 1 at once. */
@@ -15,6 +16,8 @@ export interface ByteSource {
   readonly name: string;
   /** Bytes in all. */
   readonly size: number;
+  /** The file that the bytes are, for those who map it; absent when they are no file's. */
+  readonly file?: FileStamp;
   /**
    * `length` bytes from `offset`, in memory of their own (so typed views of them are aligned).
    * @throws {FormatError} when the range leaves the file
@@ -33,6 +36,7 @@ function refuseRange(name: string, size: number, offset: number, length: number)
 /** An open file. */
 class FileSource implements ByteSource {
   readonly size: number;
+  readonly file: FileStamp;
   #fd: number;
 
   readonly name: string;
@@ -40,7 +44,9 @@ class FileSource implements ByteSource {
   constructor(name: string) {
     this.name = name;
     this.#fd = openSync(name, "r");
-    this.size = fstatSync(this.#fd).size;
+    const { dev, ino, size, mtimeMs } = fstatSync(this.#fd);
+    this.size = size;
+    this.file = { path: name, dev, ino, size, mtimeMs };
   }
 
   read(offset: number, length: number): Uint8Array<ArrayBuffer> {

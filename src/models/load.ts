@@ -1,6 +1,7 @@
 /**
- * Puts a model on a backend: weights stream from the file into one slab, in their own type where the backend reads it in
- * place and as f32 otherwise; trained tensors go to f32 slabs of their own.
+ * Puts a model on a backend: weights are the file's own pages where the backend can use them (mapped.ts); else they stream
+ * from the file into one slab, in their own type where the backend reads it in place and as f32 otherwise. Trained tensors
+ * go to f32 slabs of their own.
  * @module
  */
 import type { Backend } from "../core/backend.ts";
@@ -15,6 +16,7 @@ import { FROZEN, type LoraOptions, moduleOf, planFull, planLora, type TrainPlan 
 import type { ModelConfig } from "./config.ts";
 import type { ModelSource, SourceTensor } from "./source.ts";
 import { startAdapters } from "./start.ts";
+import { mapWeights } from "./mapped.ts";
 import { CHUNK, readRows } from "./rows.ts";
 import { uploadTiles } from "./tiles.ts";
 import { downloadAll, uploadAll } from "./trained.ts";
@@ -79,12 +81,20 @@ export function placeWeights(
   plan: TrainPlan,
   be: Pick<Backend, "supports" | "actDtype">,
 ): { places: Placement[]; bytes: number } {
+  return inSlab(
+    plan.full ? [] : source.tensors.map((tensor) => {
+      const own = usableType(tensor.stored);
+      const read = plan.rewritten.has(moduleOf(tensor.hf)) ? be.actDtype : be.supports(own) ? own : "f32";
+      const tiled = tensor.unrounded && read === own && be.supports("fp8_128");
+      return { tensor, dtype: tiled ? "fp8_128" : tensor.shape.length > 1 ? read : "f32" };
+    }),
+  );
+}
+
+/** Tensors one after the other. */
+function inSlab(list: readonly Omit<Placement, "byteOffset">[]): { places: Placement[]; bytes: number } {
   let at = 0;
-  const places = plan.full ? [] : source.tensors.map((tensor) => {
-    const own = usableType(tensor.stored);
-    const read = plan.rewritten.has(moduleOf(tensor.hf)) ? be.actDtype : be.supports(own) ? own : "f32";
-    const tiled = tensor.unrounded && read === own && be.supports("fp8_128");
-    const dtype: DType = tiled ? "fp8_128" : tensor.shape.length > 1 ? read : "f32";
+  const places = list.map(({ tensor, dtype }) => {
     const place = { tensor, dtype, byteOffset: at };
     const bytes = byteLength({ handle: 0, byteOffset: 0, dtype, shape: tensor.shape });
     at += Math.ceil(bytes / ALIGN) * ALIGN;
@@ -100,15 +110,17 @@ export function placeWeights(
  */
 export async function loadModel(source: ModelSource, o: LoadOptions): Promise<Model> {
   const be = o.backend, plan = planTraining(source, o);
-  const { places, bytes } = placeWeights(source, plan, be);
+  const all = placeWeights(source, plan, be).places;
+  const mapped = mapWeights(be, source.config, all.filter((p) => !plan.rewritten.has(moduleOf(p.tensor.hf))));
+  const { places, bytes } = inSlab(all.filter((p) => !mapped.has(p.tensor.ours)));
   const handle = bytes > 0 ? be.alloc(bytes) : 0;
   const params = plan.specs.length ? new Params(be, plan.specs) : null;
-  const weights = new Map<string, Tensor>();
-  for (const { tensor, dtype, byteOffset } of places) {
-    weights.set(tensor.ours, { handle, byteOffset, dtype, shape: tensor.shape });
-  }
+  const copied = new Map(places.map(({ tensor, dtype, byteOffset }): [string, Tensor] => {
+    return [tensor.ours, { handle, byteOffset, dtype, shape: tensor.shape }];
+  }));
   noteConversions(places, o.note);
-  await upload(source, weights, params, plan, o);
+  await upload(source, copied, params, plan, o);
+  const weights = new Map([...mapped, ...copied]);
   const checkpoint = checkpointing(source.config.layers, o.checkpoint ?? true);
   const decoder = new Decoder({
     be,
@@ -125,7 +137,7 @@ export async function loadModel(source: ModelSource, o: LoadOptions): Promise<Mo
   return assemble({ source, be, decoder, params, plan, lora, weights, checkpoint, first });
 }
 
-/** What a model is made of; the rest follows. All frozen weights lie in one slab. */
+/** What a model is made of; the rest follows. Frozen weights lie in one slab, and where they are mapped each by itself. */
 function assemble(parts: Omit<Model, "config" | "trained" | "setTrained" | "close">): Model {
   const { source, be, decoder, params, weights } = parts;
   const close = () => {
@@ -156,10 +168,10 @@ function noteConversions(places: readonly Placement[], note?: (s: string) => voi
   }
 }
 
-/** Streams every tensor to its frozen place and to its trained copies. */
+/** Streams every tensor to its place in the slab, if it has one, and to its trained copies. */
 async function upload(
   source: ModelSource,
-  weights: ReadonlyMap<string, Tensor>,
+  places: ReadonlyMap<string, Tensor>,
   params: Params | null,
   plan: TrainPlan,
   o: LoadOptions,
@@ -172,7 +184,7 @@ async function upload(
   const scratch = new Uint8Array(CHUNK);
   let done = 0;
   for (const t of source.tensors) {
-    const frozen = weights.get(t.ours), targets = [...(frozen ? [frozen] : []), ...(copies.get(t.hf) ?? [])];
+    const frozen = places.get(t.ours), targets = [...(frozen ? [frozen] : []), ...(copies.get(t.hf) ?? [])];
     for (const target of targets) {
       if (target.dtype === "fp8_128") {
         await uploadTiles(o.backend, t, source.config, target, scratch);

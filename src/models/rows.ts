@@ -45,6 +45,11 @@ export function* readRows(
   }
 }
 
+/** Whether the bytes in the file are the tensor as the device wants it: its own type, nothing to put in order. */
+export function liesReady(t: SourceTensor, c: ModelConfig, as: DType): boolean {
+  return as === t.stored.dtype && headsOf(t, c) === 0 && !(t.ggufAs === "plusOne" && isGguf(t));
+}
+
 /** Bytes of a tensor in the scratch memory, or in memory of their own when one head is larger than it. */
 function readInto(
   t: SourceTensor,

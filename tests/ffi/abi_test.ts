@@ -2,8 +2,8 @@
 import { readFileSync } from "node:fs";
 import { describe, expect, test } from "vitest";
 import { type Arg, layoutOf, OP_NAMES, OPS, symbolOf } from "../../ffi/abi.ts";
-import { BASE, type Signature, STRUCTS } from "../../ffi/abi_base.ts";
-import { writeHeader, writeOpsHeader } from "../../ffi/header.ts";
+import { BASE, EXTRA_STRUCTS, EXTRAS, type Signature, STRUCTS } from "../../ffi/abi_base.ts";
+import { writeExtrasHeader, writeHeader, writeOpsHeader } from "../../ffi/header.ts";
 import { TYPES as BUN } from "../../ffi/open_bun.ts";
 import { TYPES as DENO } from "../../ffi/open_deno.ts";
 import { TYPES as NODE } from "../../ffi/open_node.ts";
@@ -12,15 +12,17 @@ import { DTYPES } from "../../src/core/dtype.ts";
 import { hasGcc, runProgram } from "./build.ts";
 
 const read = (name: string): string => readFileSync(new URL(`../../ffi/${name}`, import.meta.url), "utf8");
-const header = read("unsloth.h"), ops = read("unsloth_ops.h");
+const header = read("unsloth.h"), ops = read("unsloth_ops.h"), extras = read("unsloth_extras.h");
 const structs: [string, readonly Arg[]][] = [
   ...Object.entries(STRUCTS),
+  ...Object.entries(EXTRA_STRUCTS),
   ...OP_NAMES.map((op): [string, readonly Arg[]] => [symbolOf(op), OPS[op].args]),
 ];
 
 test("the committed headers are those that the tables give", () => {
   expect(header).toBe(writeHeader());
   expect(ops).toBe(writeOpsHeader());
+  expect(extras).toBe(writeExtrasHeader());
 });
 
 test("the table has every operation that backends check, and no other", () => {
@@ -29,11 +31,11 @@ test("the table has every operation that backends check, and no other", () => {
 
 test("the header declares every function with as many arguments as the declarations have", () => {
   const found = new Map<string, number>();
-  for (const [, name, list] of (header + ops).matchAll(/^US_API \w+ (us_\w+)\((.*)\);$/gm)) {
+  for (const [, name, list] of (header + ops + extras).matchAll(/^US_API \w+ (us_\w+)\((.*)\);$/gm)) {
     found.set(name, list === "void" ? 0 : list.split(",").length);
   }
   const wanted = new Map<string, number>(
-    Object.entries(BASE as Record<string, Signature>).map(([k, s]) => [k, s.args.length]),
+    Object.entries({ ...BASE, ...EXTRAS } as Record<string, Signature>).map(([k, s]) => [k, s.args.length]),
   );
   for (const op of OP_NAMES) wanted.set(symbolOf(op), 1);
   expect([...found].sort()).toEqual([...wanted].sort());
@@ -60,7 +62,7 @@ describe.skipIf(!hasGcc)("a C compiler (skipped without gcc)", () => {
       const { at, words } = layoutOf(list);
       return [...list.map((a, i) => `${name}.${a.name} ${at[i]}`), `${name} ${words}`];
     });
-    const source = `#include "unsloth.h"\n#include <stdio.h>\nint main(void) { ${lines.join("\n")} return 0; }`;
+    const source = `#include "unsloth_extras.h"\n#include <stdio.h>\nint main(void) { ${lines.join("\n")} return 0; }`;
     expect(runProgram("layout.c", source).trim().split("\n")).toEqual(wanted);
   });
 
@@ -75,7 +77,7 @@ describe.skipIf(!hasGcc)("a C compiler (skipped without gcc)", () => {
   });
 
   test("accepts the header as C++ too", () => {
-    const source = `#include "unsloth.h"\n#include <cstdio>\nint main() { std::printf("%u", US_ABI_VERSION); }`;
+    const source = `#include "unsloth_extras.h"\n#include <cstdio>\nint main() { std::printf("%u", US_ABI_VERSION); }`;
     expect(runProgram("header.cc", source)).toMatch(/^\d+$/);
   });
 });

@@ -45,6 +45,12 @@ describe.skipIf(!can)("a native library (skipped without gcc or FFI)", () => {
     expect([be.actDtype, be.supports("q8_0"), be.supports("q4_k")]).toEqual(["f32", true, false]);
   });
 
+  test("does without the extras that it does not have", () => {
+    const file = { path: "x", dev: 0, ino: 0, size: 9, mtimeMs: 0 };
+    expect([be.map!(file, 0, 9), be.clearCache!(), be.memory().cached]).toEqual([null, 0, undefined]);
+    expect(be.resetPeak!()).toBe(undefined);
+  });
+
   test("keeps bytes, also in parts and through views", async () => {
     const t = f32(be, [1, 2, 3, 4, 5, 6], 3, 2);
     const row: Tensor = { ...t, byteOffset: 8, shape: [1, 2] };

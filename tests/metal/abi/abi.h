@@ -6,12 +6,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "../../../ffi/unsloth.h"
+#include "../../../ffi/unsloth_extras.h"
 
 #define BASE(X)                                                                                                       \
   X(us_abi_version) X(us_ops) X(us_last_error) X(us_device_probe) X(us_device_count) X(us_device_name) X(us_open)     \
   X(us_close) X(us_act_dtype) X(us_supports) X(us_alloc) X(us_free) X(us_upload) X(us_download) X(us_fill)            \
-  X(us_fence) X(us_memory) X(us_graph_begin) X(us_graph_end) X(us_graph_launch) X(us_graph_free)
+  X(us_fence) X(us_memory) X(us_graph_begin) X(us_graph_end) X(us_graph_launch) X(us_graph_free)     \
+  X(us_map) X(us_cache) X(us_peak_reset)
 #define OPS(X)                                                                                                        \
   X(us_embed) X(us_embed_bwd) X(us_norm) X(us_norm_bwd) X(us_matmul) X(us_rope) X(us_attention) X(us_attention_bwd)   \
   X(us_cache_write) X(us_attention_cached) X(us_glu) X(us_glu_bwd) X(us_add) X(us_copy) X(us_scale)                   \
@@ -30,6 +31,7 @@ T fresh(uint32_t dtype, float size, uint32_t a, uint32_t b, uint32_t c, uint32_t
 T ints(uint32_t n, const int32_t* values);
 // Random blocks with sane scales.
 T blocks(uint32_t dtype, uint32_t rows, uint32_t cols);
+// Its memory does not stay in the cache: what is allocated next is full of NaN.
 void let_go(T t);
 void load(T t, const void* bytes, uint64_t n);
 // As f32, whatever the type.
@@ -42,4 +44,8 @@ bool wanted(const char* group);
 void test_library(void);  // library.c: handles, errors, memory, order
 void run_ops(void);       // ops.c: every operation once in each type; results go to the file
 void test_threads(void);
+void test_memory(void);   // memory.c: limits, the cache, files as memory
+bool all_are(T t, float want);
+void put(T t, float value);
+bool says(const char* part);
 void keep_result(const char* name, T t);

@@ -3,7 +3,7 @@
 
 #include "abi.h"
 
-static bool says(const char* part) { return strstr(error_text(), part) != 0; }
+bool says(const char* part) { return strstr(error_text(), part) != 0; }
 
 static void test_before_opening(void) {
   us_alloc_args a = {64, 0, 0};
@@ -12,7 +12,8 @@ static void test_before_opening(void) {
   check("ABI version", us(abi_version)() == US_ABI_VERSION);
   char small[8], whole[4096];
   const uint32_t n = us(ops)(whole, sizeof whole);
-  check("operations with their hashes", n == strlen(US_OP_LIST) && !strcmp(whole, US_OP_LIST));
+  const char all[] = US_OP_LIST US_HAS_MAP US_HAS_CACHE US_HAS_PEAK_RESET;
+  check("operations and extras with their hashes", n == strlen(all) && !strcmp(whole, all));
   check("a text is cut to the room", us(ops)(small, sizeof small) == n && strlen(small) == 7 && !memcmp(small, US_OP_LIST, 7));
   check("no room is no crash", us(ops)(small, 0) == n);
   check("another device than 0 is refused", us(open)(1) == US_NO_DEVICE && says("device 0"));
@@ -61,38 +62,14 @@ static void test_handles(void) {
   let_go(y), let_go(odd), let_go(half);
 }
 
-static us_memory_args memory(void) {
-  us_memory_args m;
-  check("memory", us(memory)(&m) == US_OK);
-  return m;
-}
-
-static void test_memory(void) {
-  const us_memory_args before = memory();
-  T x = tensor(US_U8, 1 << 20, 0, 0, 0);
-  check("bytes in use", memory().active_lo == before.active_lo + (1 << 20));
-  let_go(x);
-  check("bytes given back, peak kept", memory().active_lo == before.active_lo && memory().peak_lo >= 1 << 20);
-  us_alloc_args huge = {0, 64, 7};
-  check("more than the limit is refused", us(alloc)(&huge) == US_MEMORY && huge.handle == 0 && says("may hold"));
-  enum { MANY = 3000 };
-  static T many[MANY];
-  bool distinct = true;
-  for (int i = 0; i < MANY; i++) many[i] = tensor(US_F32, 1, 0, 0, 0), distinct = distinct && (!i || many[i].handle != many[i - 1].handle);
-  for (int i = 0; i < MANY; i += 2) let_go(many[i]);
-  for (int i = 0; i < MANY; i += 2) many[i] = tensor(US_F32, 1, 0, 0, 0);
-  for (int i = 0; i < MANY; i++) distinct = distinct && us(free)(many[i].handle) == US_OK;
-  check("thousands of handles", distinct && memory().active_lo == before.active_lo);
-}
-
-static bool all_are(T t, float want) {
+bool all_are(T t, float want) {
   float* v = values_of(t);
   bool ok = true;
   for (uint64_t i = 0; i < count_of(t); i++) ok = ok && v[i] == want;
   free(v);
   return ok;
 }
-static void put(T t, float value) {
+void put(T t, float value) {
   const uint64_t n = count_of(t);
   float* v = malloc(n * 4);
   for (uint64_t i = 0; i < n; i++) v[i] = value;
@@ -137,7 +114,10 @@ void test_library(void) {
   check("activations' type", us(act_dtype)() == (getenv("FAKE_METAL_FAMILY") ? US_F16 : US_BF16));
   if (getenv("FAKE_METAL_FAIL")) {
     us_alloc_args a = {64, 0, 0};
-    if (!strcmp(getenv("FAKE_METAL_FAIL"), "buffer")) check("no buffer is no memory", us(alloc)(&a) == US_MEMORY);
+    if (!strcmp(getenv("FAKE_METAL_FAIL"), "mapping")) {
+      us_map_args m = {0, 0, 16, 0, 7, 7};
+      check("pages that Metal does not take are unsupported", us(map)(&m, "/proc/self/exe") == US_UNSUPPORTED && m.handle == 0);
+    } else if (!strcmp(getenv("FAKE_METAL_FAIL"), "buffer")) check("no buffer is no memory", us(alloc)(&a) == US_MEMORY);
     else {
       T x = tensor(US_F32, 8, 0, 0, 0);
       us_add_args add = {x, x, x};
@@ -146,8 +126,8 @@ void test_library(void) {
     us(close)();
     exit(0);
   }
-  test_handles();
   test_memory();
+  test_handles();
   test_order(64), test_order(70000), test_order(1200000);
   test_many_launches();
   T old = tensor(US_F32, 8, 0, 0, 0);

@@ -45,7 +45,10 @@ T tensor(uint32_t dtype, uint32_t a, uint32_t b, uint32_t c, uint32_t d) {
   t.handle = args.handle;
   return t;
 }
-void let_go(T t) { us(free)(t.handle); }
+void let_go(T t) {
+  us_cache_args none = {0};
+  us(free)(t.handle), us(cache)(&none);
+}
 void load(T t, const void* bytes, uint64_t n) {
   us_upload_args args = {t.handle, t.off_lo, t.off_hi, (uint32_t)n, (uint32_t)(n >> 32)};
   check("upload", us(upload)(&args, bytes) == US_OK);

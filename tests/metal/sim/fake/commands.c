@@ -17,6 +17,8 @@ static void cmd_run(struct cmd *c) {
             if (*fc->defined) memcpy(fc->value, f->consts.c[fc->index].v, fc->size);
         }
         char e[256];
+        for (int j = 0; j < MSL_MAX_BUFS && c->state != 5; ++j)
+            if (l->held[j] && !readable((struct buf *)l->held[j])) snprintf(c->err, sizeof c->err, "Caused GPU Address Fault Error"), c->state = 5;
         if (c->state != 5 && msl_dispatch(f->k, &l->l, (MslU3){l->grid.width, l->grid.height, l->grid.depth}, (MslU3){l->tg.width, l->tg.height, l->tg.depth}, l->exact, e, sizeof e)) {
             snprintf(c->err, sizeof c->err, "%s", e);
             c->state = 5;
@@ -105,6 +107,7 @@ static void record(struct enc *e, MTLSize g, MTLSize t, bool exact) {
     if (e->ended) die("dispatch after endEncoding");
     if (b->n > 1000) die("more than a thousand launches in a command buffer: the watchdog may stop it");
     if (!e->cur.pso) die("dispatch with no pipeline state set");
+    if (((struct pso *)e->cur.pso)->whole && t.width * t.height * t.depth % MSL_SIMD) die("%lu threads in a threadgroup of a pipeline for whole simdgroups", t.width * t.height * t.depth);
     if (!g.width || !g.height || !g.depth) die("dispatch of an empty grid");
     NSUInteger max = pso_max(e->cur.pso, 0);
     if (t.width * t.height * t.depth > max) die("%lu threads in a threadgroup, the pipeline allows %lu", t.width * t.height * t.depth, max);

@@ -25,7 +25,12 @@ static void fn_free(id o) { drop(((struct fn *)o)->lib); }
 static const struct method none_m[] = {{0}};
 static struct cls Fn_ = {0, "MTLFunction", none_m, fn_free, sizeof(struct fn)};
 static void pso_free(id o) { drop(((struct pso *)o)->fn); }
-NSUInteger pso_max(id s, SEL c) { (void)c; return ((struct fn *)((struct pso *)s)->fn)->k->max_threads; }
+NSUInteger pso_max(id s, SEL c) {
+    (void)c;
+    struct pso *p = (struct pso *)s;
+    NSUInteger own = ((struct fn *)p->fn)->k->max_threads;
+    return p->most && p->most < own ? p->most : own;
+}
 static NSUInteger pso_width(id s, SEL c) { (void)s, (void)c; return MSL_SIMD; }
 static const struct method pso_m[] = {{"maxTotalThreadsPerThreadgroup", (IMP)pso_max}, {"threadExecutionWidth", (IMP)pso_width}, {0}};
 static struct cls Pso_ = {0, "MTLComputePipelineState", pso_m, pso_free, sizeof(struct pso)};
@@ -48,7 +53,22 @@ static id lib_fn(id s, SEL c, id name, id consts, id *err) {
 static const struct method lib_m[] = {{"newFunctionWithName:constantValues:error:", (IMP)lib_fn}, {0}};
 static struct cls Lib_ = {0, "MTLLibrary", lib_m, 0, sizeof(struct lib)};
 
-static void buf_free(id o) { free(((struct buf *)o)->p); }
+// MTLComputePipelineDescriptor
+static void desc_fn(id s, SEL c, id f) { (void)c; struct desc *d = (void *)s; keep(f); if (d->fn) drop(d->fn); d->fn = f; }
+static void desc_most(id s, SEL c, NSUInteger n) { (void)c; if (n > 1024) die("setMaxTotalThreadsPerThreadgroup:%lu", n); ((struct desc *)s)->most = n; }
+static void desc_whole(id s, SEL c, bool x) { (void)c; ((struct desc *)s)->whole = x; }
+static void desc_free(id o) { if (((struct desc *)o)->fn) drop(((struct desc *)o)->fn); }
+static const struct method desc_m[] = {{"setComputeFunction:", (IMP)desc_fn}, {"setMaxTotalThreadsPerThreadgroup:", (IMP)desc_most}, {"setThreadGroupSizeIsMultipleOfThreadExecutionWidth:", (IMP)desc_whole}, {0}};
+struct cls Desc_ = {0, "MTLComputePipelineDescriptor", desc_m, desc_free, sizeof(struct desc)};
+
+EXPORT void *_NSConcreteGlobalBlock[32];
+static void buf_free(id o) { struct buf *b = (void *)o; if (b->unmap) b->unmap->invoke(b->unmap, b->p, b->n); else free(b->p); }
+bool readable(const struct buf *b) {
+    static int ends[2];
+    if (!ends[0] && pipe(ends)) die("no pipe");
+    char byte;
+    return !b->unmap || (write(ends[1], b->p + b->n - 1, 1) == 1 && read(ends[0], &byte, 1) == 1);
+}
 static void *buf_contents(id s, SEL c) { (void)c; return ((struct buf *)s)->p; }
 static NSUInteger buf_len(id s, SEL c) { (void)c; return ((struct buf *)s)->n; }
 static const struct method buf_m[] = {{"contents", (IMP)buf_contents}, {"length", (IMP)buf_len}, {0}};
@@ -67,6 +87,17 @@ static id dev_buf(id s, SEL c, NSUInteger n, NSUInteger o) {
     if (posix_memalign((void **)&b->p, 256, n)) return 0;   // not rounded up: a sanitizer sees the first byte past the end
     memset(b->p, 0xff, n);
     return (id)b;
+}
+static id dev_buf_over(id s, SEL c, void *p, NSUInteger n, NSUInteger o, void *unmap) {
+    (void)s, (void)c, (void)o;
+    const NSUInteger page = (NSUInteger)getpagesize();
+    if (!n || n % page || (uintptr_t)p % page) die("newBufferWithBytesNoCopy: not whole pages");
+    struct block *b = unmap;
+    if (b && (b->isa != _NSConcreteGlobalBlock || !(b->flags & 1 << 28))) die("newBufferWithBytesNoCopy: the deallocator is no global block");
+    if (fails("mapping")) return 0;
+    struct buf *over = (void *)make(&Buf_);
+    over->n = n, over->p = p, over->unmap = b;
+    return (id)over;
 }
 // Where build.sh put the kernels: beside this library, or where FAKE_METAL_DIR says.
 static const char *folder(void) {
@@ -111,17 +142,19 @@ static id dev_lib(id s, SEL c, id src, id o, id *err) {
 #endif
     return (id)l;
 }
-static id dev_pso(id s, SEL c, id f, id *err) {
-    (void)s, (void)c;
+static id dev_pso(id s, SEL c, id descriptor, NSUInteger options, id *reflection, id *err) {
+    (void)s, (void)c, (void)options, (void)reflection;
+    struct desc *d = (void *)descriptor;
+    if (!d->fn) die("a pipeline without a function");
     if (fails("pipeline")) { *err = new_err("made up by the fake"); return 0; }
     struct pso *p = (void *)make(&Pso_);
-    p->fn = keep(f);
+    p->fn = keep(d->fn), p->most = d->most, p->whole = d->whole;
     return (id)p;
 }
 static bool dev_family(id s, SEL c, long f) { (void)s, (void)c; const char *x = getenv("FAKE_METAL_FAMILY"); return f <= (x ? atol(x) : 1009); }
 static uint64_t dev_working_set(id s, SEL c) { (void)s, (void)c; const char *x = getenv("FAKE_METAL_BYTES"); return x ? strtoull(x, 0, 10) : 8ull << 30; }
 static NSUInteger dev_max_buffer(id s, SEL c) { return dev_working_set(s, c) / 4 * 3; }
-static const struct method dev_m[] = {{"supportsFamily:", (IMP)dev_family}, {"recommendedMaxWorkingSetSize", (IMP)dev_working_set}, {"maxBufferLength", (IMP)dev_max_buffer}, {"newCommandQueue", (IMP)dev_queue}, {"name", (IMP)dev_name}, {"newBufferWithLength:options:", (IMP)dev_buf}, {"newLibraryWithSource:options:error:", (IMP)dev_lib}, {"newComputePipelineStateWithFunction:error:", (IMP)dev_pso}, {0}};
+static const struct method dev_m[] = {{"supportsFamily:", (IMP)dev_family}, {"recommendedMaxWorkingSetSize", (IMP)dev_working_set}, {"maxBufferLength", (IMP)dev_max_buffer}, {"newCommandQueue", (IMP)dev_queue}, {"name", (IMP)dev_name}, {"newBufferWithLength:options:", (IMP)dev_buf}, {"newLibraryWithSource:options:error:", (IMP)dev_lib}, {"newBufferWithBytesNoCopy:length:options:deallocator:", (IMP)dev_buf_over}, {"newComputePipelineStateWithDescriptor:options:reflection:error:", (IMP)dev_pso}, {0}};
 static struct cls Device_ = {0, "MTLDevice", dev_m, 0, sizeof(struct obj)};
 EXPORT id MTLCreateSystemDefaultDevice(void) { return getenv("FAKE_METAL_NO_DEVICE") ? 0 : make(&Device_); }
 EXPORT id MTLCopyAllDevices(void) {

@@ -34,11 +34,16 @@ extern struct cls NSArray_;
 
 struct fcv { struct obj o; struct { bool set; unsigned size; unsigned char v[16]; } c[64]; };
 struct opts { struct obj o; NSUInteger lang; bool fast; };
-extern struct cls Opts_, Fcv_;
+extern struct cls Opts_, Fcv_, Desc_;
 struct lib { struct obj o; const MslModule* mod; };
 struct fn { struct obj o; id lib; const MslKernel* k; struct fcv consts; };
-struct pso { struct obj o; id fn; };
-struct buf { struct obj o; char* p; NSUInteger n; };
+struct desc { struct obj o; id fn; NSUInteger most; bool whole; };
+struct pso { struct obj o; id fn; NSUInteger most; bool whole; };
+// unmap: the block that Metal calls when nothing uses a buffer over the caller's memory any longer.
+struct block { void* isa; int flags, reserved; void (*invoke)(struct block*, void*, NSUInteger); void* descriptor; };
+struct buf { struct obj o; char* p; NSUInteger n; struct block* unmap; };
 extern struct cls Buf_;
+// Whether the last page of a file's memory can be read: it cannot once the file is shorter.
+bool readable(const struct buf* b);
 NSUInteger pso_max(id s, SEL c);
 id new_queue(id device);  // +1

@@ -120,12 +120,13 @@ static id cls_new_opts(id s, SEL c) {
     return o;
 }
 static id cls_new_fcv(id s, SEL c) { (void)s, (void)c; return make(&Fcv_); }
+static id cls_new_desc(id s, SEL c) { (void)s, (void)c; return make(&Desc_); }
 static const struct method str_cm[] = {{"stringWithUTF8String:", (IMP)cls_str}, {0}};
 static const struct method opts_cm[] = {{"new", (IMP)cls_new_opts}, {0}};
-static const struct method fcv_cm[] = {{"new", (IMP)cls_new_fcv}, {0}};
-static struct cls metas[] = {{0, "NSString", str_cm, 0, 0}, {0, "MTLCompileOptions", opts_cm, 0, 0}, {0, "MTLFunctionConstantValues", fcv_cm, 0, 0}};
-static struct obj classes[3] = {{&metas[0], 1}, {&metas[1], 1}, {&metas[2], 1}};
+static const struct method fcv_cm[] = {{"new", (IMP)cls_new_fcv}, {0}}, desc_cm[] = {{"new", (IMP)cls_new_desc}, {0}};
+static struct cls metas[] = {{0, "NSString", str_cm, 0, 0}, {0, "MTLCompileOptions", opts_cm, 0, 0}, {0, "MTLFunctionConstantValues", fcv_cm, 0, 0}, {0, "MTLComputePipelineDescriptor", desc_cm, 0, 0}};
+static struct obj classes[4] = {{&metas[0], 1}, {&metas[1], 1}, {&metas[2], 1}, {&metas[3], 1}};
 EXPORT void *objc_getClass(const char *n) {
-    for (int i = 0; i < 3; ++i) if (!strcmp(metas[i].name, n)) return &classes[i];
+    for (int i = 0; i < 4; ++i) if (!strcmp(metas[i].name, n)) return &classes[i];
     return 0;
 }

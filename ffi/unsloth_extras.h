@@ -1,0 +1,35 @@
+// What a library may have besides unsloth.h. One that has some answers us_ops with US_OP_LIST followed by their
+// entries: US_OP_LIST US_HAS_MAP, say. Generated from ffi/abi_base.ts by ffi/header.ts: do not edit.
+#ifndef UNSLOTH_EXTRAS_H
+#define UNSLOTH_EXTRAS_H
+#include "unsloth.h"
+
+#define US_HAS_MAP " us_map:befa2754"
+#define US_HAS_CACHE " us_cache:bb982253"
+#define US_HAS_PEAK_RESET " us_peak_reset:d226823a"
+
+typedef struct {
+  uint32_t off_lo;
+  uint32_t off_hi;
+  uint32_t bytes_lo;
+  uint32_t bytes_hi;
+  uint32_t handle; // out
+  uint32_t skip; // out; where the file's byte off lies in the handle's memory
+} us_map_args;
+// Bytes off.. of the file at path (UTF-8, NUL-terminated) as device memory, read only, without a copy: a handle like
+// any other, which no operation, upload or fill may write to. It holds the file's pages until it is freed; the file must
+// not change meanwhile. US_UNSUPPORTED when the device cannot use these pages: upload them instead.
+US_API int32_t us_map(us_map_args*, const char* path);
+
+typedef struct {
+  uint32_t keep_lo; // bytes to keep at most; all ones: give nothing back
+  uint32_t keep_hi;
+  uint32_t cached_lo; // out
+  uint32_t cached_hi; // out
+} us_cache_args;
+// Gives cached memory (freed, and kept for the next us_alloc) back to the system; cached is what is left.
+US_API int32_t us_cache(us_cache_args*);
+
+// From now on us_memory's peak counts from what is in use now.
+US_API int32_t us_peak_reset(void);
+#endif
