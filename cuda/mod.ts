@@ -11,6 +11,12 @@ import type { Backend } from "../src/core/backend.ts";
 import { BackendError } from "../src/core/errors.ts";
 import { LIBRARY_SHA256 } from "./prebuilt.ts";
 
+/**
+ * The ring of waiting products (64 MiB and an eighth, cuda/host/pending.cpp) and partial sums: what runs of Llama-3.2-3B's
+ * shape hold besides their tensors.
+ */
+const WORKSPACE = 96 * 2 ** 20;
+
 /** Opens CUDA where there is a driver and a device of compute capability 8.0 or later. */
 export const candidate: Candidate = {
   name: "cuda",
@@ -26,7 +32,7 @@ export const candidate: Candidate = {
       explicit: o.library,
     });
     const { device, actDtype, memoryLimit } = o;
-    return await openNative({ name: "cuda", path, device, actDtype, memoryLimit });
+    return await openNative({ name: "cuda", path, device, actDtype, memoryLimit, workspace: WORKSPACE });
   },
 };
 

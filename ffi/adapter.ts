@@ -27,6 +27,8 @@ export interface NativeOpts {
   readonly memoryLimit?: number;
   /** False: files are never device memory, weights are copied. Default true, where the library can. */
   readonly map?: boolean;
+  /** Bytes that its operations need besides their tensors, at most; for plans. */
+  readonly workspace?: number;
 }
 
 type Base = Functions<typeof BASE>;
@@ -80,7 +82,8 @@ export async function openNative(o: NativeOpts): Promise<Backend> {
       ops: ops.fn,
       extras: o.map === false ? { ...extras.fn, us_map: undefined } : extras.fn,
     };
-    return new NativeBackend({ name: o.name, device, actDtype, memoryLimit: o.memoryLimit }, functions, [
+    const { name, memoryLimit, workspace } = o;
+    return new NativeBackend({ name, device, actDtype, memoryLimit, workspace }, functions, [
       ops.close,
       extras.close,
       base.close,
@@ -145,6 +148,7 @@ class NativeBackend implements Backend {
   readonly name: Backend["name"];
   readonly device: string;
   readonly actDtype: Dense;
+  readonly workspace: number;
   readonly #base: Base;
   readonly #ops: Functions<OpTable>;
   readonly #extras: Extras;
@@ -155,13 +159,14 @@ class NativeBackend implements Backend {
   #open = true;
 
   constructor(
-    o: Pick<Backend, "name" | "device" | "actDtype"> & Pick<NativeOpts, "memoryLimit">,
+    o: Pick<Backend, "name" | "device" | "actDtype"> & Pick<NativeOpts, "memoryLimit" | "workspace">,
     functions: { base: Base; ops: Functions<OpTable>; extras: Extras },
     closers: readonly (() => void)[],
   ) {
     this.name = o.name;
     this.device = o.device;
     this.actDtype = o.actDtype;
+    this.workspace = o.workspace ?? 0;
     this.#memoryLimit = o.memoryLimit ?? Infinity;
     this.#base = functions.base;
     this.#ops = functions.ops;

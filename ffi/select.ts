@@ -9,7 +9,7 @@ import { BackendError, ConfigError } from "../src/core/errors.ts";
 
 /** What the user may say about a backend; each takes what concerns it. */
 export interface OpenOpts {
-  /** Which of the devices; default 0. */
+  /** Which of the GPUs; then no CPU backend will do. Default: the first, or none. */
   readonly device?: number;
   /** What activations are stored in; default: the backend's choice. */
   readonly actDtype?: Dense;
@@ -50,7 +50,11 @@ export interface SelectOpts extends OpenOpts {
  * @throws {BackendError} when the named one, or all of them, refuse; the message holds every reason
  */
 export async function selectBackend(o: SelectOpts): Promise<Backend> {
-  const wanted = o.backend === "auto" ? o.candidates : o.candidates.filter((c) => c.name === o.backend);
+  const named = o.backend === "auto" ? o.candidates : o.candidates.filter((c) => c.name === o.backend);
+  const wanted = o.device === undefined ? named : named.filter((c) => c.name !== "wasm");
+  if (named.length > wanted.length && wanted.length === 0) {
+    throw new ConfigError(`Cannot use device ${o.device} of backend "${o.backend}": it computes on the CPU`);
+  }
   if (wanted.length === 0) {
     const names = ["auto", ...o.candidates.map((c) => c.name)].join(", ");
     throw new ConfigError(`Cannot use backend "${o.backend}": it must be one of ${names}`);

@@ -297,7 +297,10 @@ US_API int32_t us_memory(us_memory_args* a) {
   State& s = state();
   std::lock_guard<std::mutex> hold(s.lock);
   if (const int rc = enter(s)) return rc;
-  const uint64_t active = s.active, peak = s.peak, limit = s.limit;
+  // What the driver and other processes hold is not to be had.
+  size_t left = 0, all = 0;
+  if (cudaMemGetInfo(&left, &all) != cudaSuccess) cudaGetLastError(), left = s.limit;
+  const uint64_t active = s.active, peak = s.peak, limit = s.active + left < s.limit ? s.active + left : s.limit;
   a->active_lo = static_cast<uint32_t>(active), a->active_hi = static_cast<uint32_t>(active >> 32);
   a->peak_lo = static_cast<uint32_t>(peak), a->peak_hi = static_cast<uint32_t>(peak >> 32);
   a->limit_lo = static_cast<uint32_t>(limit), a->limit_hi = static_cast<uint32_t>(limit >> 32);

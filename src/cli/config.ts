@@ -83,9 +83,10 @@ const LORA = {
   random_state: { kind: "int", default: 3407, range: [0, 2 ** 53 - 1], unsloth: true,
     help: "Seed of the adapters' start." },
   use_gradient_checkpointing: { kind: "text", default: "unsloth", unsloth: true, also: ["gradient_checkpointing"],
-    choices: ["unsloth", "true", "false", "full", "none", "selective"],
-    help: "true or full: keep only the blocks' inputs and recompute; false or none: keep all; selective: keep what " +
-      "recomputes dearest, as far as memory goes; unsloth: selective within half of the memory." },
+    choices: ["unsloth", "true", "false", "full", "none", "selective", "offload"],
+    help: "true or full: keep only the blocks' inputs and recompute; offload: those wait in host memory; false or none: " +
+      "keep all; selective: keep what recomputes dearest, as far as memory goes; unsloth: selective within half of the " +
+      "memory, offload where the inputs alone are too much." },
 } as const satisfies Group;
 
 // deno-fmt-ignore
@@ -198,6 +199,8 @@ const SERVER = {
 const RUN = {
   backend: { kind: "text", default: "auto", choices: ["auto", "cuda", "metal", "wasm"], on: [...ALL, "doctor"],
     help: "auto takes the first of cuda, metal, wasm that works." },
+  device: { kind: "int", default: null, range: [0, 255], on: [...ALL, "doctor"],
+    help: "Which of the GPUs, from 0; None: the first." },
   num_threads: { kind: "int", default: null, range: [1, 1024], on: [...ALL, "doctor"],
     help: "Threads of the wasm backend; None: one a core." },
   memory_limit: { kind: "number", default: null, range: [0.01, 1e6], on: ["train", "export", "doctor"],

@@ -26,12 +26,13 @@ export type RunCommand = (settings: Settings, context: CliContext) => Promise<nu
 
 /** Opens the backend the settings ask for and prints the line about it. */
 export function openBackend(settings: Settings, context: CliContext): Promise<Backend> {
-  const { backend, num_threads, dtype, memory_limit } = settings.config;
+  const { backend, device, num_threads, dtype, memory_limit } = settings.config;
   const types = { float32: "f32", bfloat16: "bf16", float16: "f16" } as const;
   return selectBackend({
     backend,
     candidates: context.candidates,
     log: (line) => context.terminal.note(line),
+    ...(device === null ? {} : { device }),
     ...(num_threads === null ? {} : { threads: num_threads }),
     ...(memory_limit === null ? {} : { memoryLimit: memory_limit * 1e9 }),
     ...(dtype === null ? {} : { actDtype: types[dtype] }),

@@ -20,7 +20,11 @@ export async function openSettingsEngine(
     name: found.name,
     slots,
     waiting,
-    backend: { backend: config.backend, ...(config.num_threads === null ? {} : { threads: config.num_threads }) },
+    backend: {
+      backend: config.backend,
+      ...(config.device === null ? {} : { device: config.device }),
+      ...(config.num_threads === null ? {} : { threads: config.num_threads }),
+    },
     ...(found.adapter === null ? {} : { adapterPath: found.adapter }),
     ...(given.has("max_seq_length") ? { contextLength: config.max_seq_length } : {}),
     ...(config.chat_template === null ? {} : { template: readTemplate(config.chat_template) }),

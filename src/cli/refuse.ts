@@ -112,6 +112,7 @@ const TRAIN_RULES: readonly Rule[] = [
 ];
 
 const ANY_RULES: readonly Rule[] = [
+  needs("device", "--backend cuda, metal or auto", (c) => c.backend !== "wasm"),
   needs("num_threads", "--backend wasm or auto", (c) => c.backend === "auto" || c.backend === "wasm"),
 ];
 

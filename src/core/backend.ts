@@ -310,6 +310,8 @@ export interface Backend extends Ops {
   readonly actDtype: Dense;
   /** Whether matmul's b, embed's table and copy's x may be of this type where they lie. */
   supports(dtype: DType): boolean;
+  /** Bytes that operations need besides their tensors, at most; absent: none, or not of `memory`. */
+  readonly workspace?: number;
   /** Whether host memory is apart from the device's, and tensors can wait in it: null, or why not. */
   offloads(): string | null;
   /** @throws {MemoryError} when the device has not that many bytes left */

@@ -27,8 +27,8 @@ export interface LoadOptions {
   readonly lora?: LoraOptions;
   /** Train every tensor, in f32. */
   readonly full?: boolean;
-  /** What stays of each block between the passes; true: its input, false: all that products make. Default true. */
-  readonly checkpoint?: boolean | Checkpointing;
+  /** What stays of each block between the passes; true: its input, "offload": the same in host memory, false: all. Default true. */
+  readonly checkpoint?: boolean | "offload" | Checkpointing;
   /** Longest sequence in tokens. */
   readonly maxLength: number;
   readonly onProgress?: (bytes: number, total: number) => void;

@@ -18,7 +18,8 @@ export function recomputes(o: Checkpointing): boolean {
 }
 
 /** true: of each block its input, but for the last one, whose backward follows at once; false: what products make. */
-export function checkpointing(layers: number, o: boolean | Checkpointing): Checkpointing {
+export function checkpointing(layers: number, o: boolean | "offload" | Checkpointing): Checkpointing {
+  if (o === "offload") return { levels: Array(layers).fill(LEVEL.input), offload: true };
   if (typeof o !== "boolean") return o;
   const level = o ? LEVEL.input : LEVEL.products;
   return { levels: Array.from({ length: layers }, (_, n) => n + 1 < layers ? level : LEVEL.products) };

@@ -7,6 +7,8 @@ export {
   type RankFigures,
   rankSchedule,
 } from "./adaptive_rank.ts";
+export { type CheckpointMode, chooseCheckpointing, type PlannedCheckpointing } from "./checkpointing.ts";
+export type { MemoryPlan } from "./plan.ts";
 export { curveSvg, drawCurve, type Point } from "./curve.ts";
 export { type EvalFigures, evalLine, type MetricsLine, readMetrics, type TrainFigures, trainLine } from "./metrics.ts";
 export { OPTIMIZER_NAMES } from "./optimizers.ts";

@@ -28,6 +28,8 @@ export interface MemoryPlan {
   /** Activations at their peak. */
   readonly arena: number;
   readonly inputs: number;
+  /** What the backend's operations take besides. */
+  readonly workspace: number;
   /** Pinned host memory in which blocks' inputs wait; no part of the total. */
   readonly host: number;
   readonly total: number;
@@ -51,7 +53,7 @@ interface Recorded {
 }
 
 /** What a plan asks of the backend to come. */
-type Target = Pick<Backend, "actDtype" | "supports">;
+type Target = Pick<Backend, "actDtype" | "supports" | "workspace">;
 
 function recordDecoder(
   source: ModelSource,
@@ -83,9 +85,9 @@ export function planMemory(source: ModelSource, be: Target, o: PlanOptions): Mem
   const optimizerBytes = rec.memory().active - before;
   optimizer?.close();
   const arena = recordPass(rec, decoder, o.pass, params !== null), inputs = inputBytes(o.pass);
-  const total = weights + 2 * slab + optimizerBytes + arena + inputs;
+  const workspace = be.workspace ?? 0, total = weights + 2 * slab + optimizerBytes + arena + inputs + workspace;
   return {
-    ...{ weights, params: slab, grads: slab, optimizer: optimizerBytes, arena, inputs, total },
+    ...{ weights, params: slab, grads: slab, optimizer: optimizerBytes, arena, inputs, workspace, total },
     host: params ? decoder.offloadBytes(o.pass.trainTokens ?? o.pass.maxTokens) : 0,
     trained: params?.count ?? 0,
   };

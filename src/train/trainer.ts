@@ -5,7 +5,8 @@
 import { mkdirSync } from "node:fs";
 import { join } from "node:path";
 import { setImmediate } from "node:timers";
-import { ConfigError, DataError } from "../core/errors.ts";
+import { closeAll } from "../core/close.ts";
+import { BackendError, ConfigError, DataError } from "../core/errors.ts";
 import type { Backend } from "../core/backend.ts";
 import type { Tensor } from "../core/tensor.ts";
 import { batches } from "../data/mod.ts";
@@ -131,16 +132,26 @@ function bounds(
 export async function train(run: TrainRun): Promise<TrainResult> {
   mkdirSync(run.dir, { recursive: true });
   const { be } = run.model, optimizer = createOptimizer(be, run.model.params!, run.optim);
-  let stepper: Stepper | null = null, ranks: AdaptiveRank | null = null;
+  let stepper: Stepper | null = null, ranks: AdaptiveRank | null = null, failure: unknown;
   try {
     ranks = adaptRanks(run, optimizer);
     stepper = new Stepper(run.model, optimizer, passOptions(run));
     return await new Training(run, stepper, optimizer, ranks).go();
+  } catch (e) {
+    failure = e instanceof BackendError ? withCheckpoint(e, run.dir) : e;
+    throw failure;
   } finally {
-    ranks?.close();
-    stepper?.close();
-    optimizer.close();
+    closeAll([ranks, stepper, optimizer], failure);
   }
+}
+
+/** A backend that fails in mid-run is not called again: what it computed cannot be trusted. Only checkpoints are good. */
+function withCheckpoint(e: BackendError, dir: string): BackendError {
+  const last = latestCheckpoint(dir);
+  const way = last
+    ? `${last} is intact, and --resume goes on from there`
+    : "no checkpoint was saved; --save_steps makes them";
+  return new BackendError(`${e.message}; ${way}`, e.op, e.status, e.device);
 }
 
 function adaptRanks({ model, optim, adaptiveRank }: TrainRun, optimizer: Optimizer): AdaptiveRank | null {

@@ -64,6 +64,7 @@ const REFUSED: [argv: string, says: RegExp][] = [
   ["--hub_path a/b", /--hub_path: it acts only with/],
   ["--packing --group_by_length", /--group_by_length/],
   ["--raw_text_file t --chunk_size 8 --stride 8", /less than --chunk_size 8/],
+  ["--backend wasm --device 1", /--device: it acts only with --backend cuda, metal or auto/],
   ["--backend cuda --num_threads 2", /--num_threads: it acts only with --backend wasm/],
 ];
 

@@ -133,6 +133,17 @@ describe("selectBackend()", () => {
       .rejects.toThrow("Cannot open any backend:\nBackend cuda refused: no driver\nBackend wasm refused: no SIMD");
   });
 
+  test("a device is looked for among the GPUs only, and reaches the one that opens", async () => {
+    let got: unknown;
+    const cuda: Candidate = { name: "cuda", open: (o) => (got = o.device, fine("cuda").open(o)) };
+    expect((await selectBackend({ backend: "auto", candidates: [fine("wasm"), cuda], device: 2 })).name).toBe("cuda");
+    expect(got).toBe(2);
+    const none = selectBackend({ backend: "auto", candidates: [broken("cuda", "no driver"), fine("wasm")], device: 0 });
+    await expect(none).rejects.toThrow("no driver");
+    const cpu = selectBackend({ backend: "wasm", candidates: [fine("wasm")], device: 1 });
+    await expect(cpu).rejects.toThrow('Cannot use device 1 of backend "wasm": it computes on the CPU');
+  });
+
   test("hands the user's words to the candidate", async () => {
     let got: unknown;
     const candidate: Candidate = {

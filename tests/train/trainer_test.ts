@@ -2,6 +2,7 @@ import { afterAll, beforeAll, expect, test } from "vitest";
 import { existsSync, readdirSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import type { Backend } from "../../src/core/backend.ts";
+import { BackendError } from "../../src/core/errors.ts";
 import { openDataset, prepare, type Rows, selectRows } from "../../src/data/mod.ts";
 import { loadModel, type LoraOptions, type Model, openModel } from "../../src/models/mod.ts";
 import { loadTokenizer } from "../../src/tokenizer/mod.ts";
@@ -105,6 +106,37 @@ test.each(["adamw_8bit", "sgd", "lion_32bit", "adafactor"])("%s is resumed to th
   const on = (e: TrainEvent) => e.kind === "step" && e.metrics.step === 3 && stop.abort();
   await end(`${name} cut`, { signal: stop.signal, on });
   expect(await end(`${name} cut`, { resume: true })).toEqual(await end(`${name} whole`, {}));
+});
+
+test("a device lost in mid-run leaves its last checkpoint, says so, and the run goes on from it to the bit", async () => {
+  const optim = { ...runOf(await fresh(), "").optim, totalSteps: 6 };
+  const end = async (backend: Backend, o: Partial<TrainRun>) => {
+    const source = openModel(tiny.model), model = await loadModel(source, { backend, lora: LORA, maxLength: 96 });
+    source.close();
+    await train(runOf(model, "lost", { optim, saveEvery: 2, ...o }));
+    return [...(await model.trained()).values()].map((t) => t.values);
+  };
+  const whole = await end(be, {});
+  let lost = false;
+  const fail = () => {
+    throw new BackendError("Cannot run add on cuda: the device failed with unspecified launch failure", "add", 5);
+  };
+  // From step 4 on every call fails, those that give memory back too.
+  const dying = new Proxy(be, {
+    get(t, k) {
+      const v = Reflect.get(t, k, t);
+      return typeof v !== "function" ? v : (...args: unknown[]) => lost ? fail() : v.apply(t, args);
+    },
+  });
+  const on = (e: TrainEvent) => void (lost ||= e.kind === "step" && e.metrics.step === 5);
+  const run = end(dying, { on });
+  await expect(run).rejects.toThrow(
+    /^Cannot run add on cuda: the device failed.*checkpoint-000004 is intact, and --resume/,
+  );
+  expect(await end(be, { resume: true })).toEqual(whole);
+  lost = false;
+  const early = end(dying, { saveEvery: 0, on: (e) => void (lost ||= e.kind === "step") });
+  await expect(early).rejects.toThrow("no checkpoint was saved; --save_steps makes them");
 });
 
 test("resuming needs a checkpoint, and refuses other settings by name", async () => {

@@ -2,6 +2,8 @@
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import type { Backend } from "../../core/backend.ts";
+import { closeAll } from "../../core/close.ts";
+import { MemoryError } from "../../core/errors.ts";
 import { loadModel, type Model } from "../../models/mod.ts";
 import { train } from "../../train/mod.ts";
 import { type CliContext, openBackend } from "../context.ts";
@@ -12,7 +14,7 @@ import { runReport } from "../run_report.ts";
 import { answerSamples, type Sample, type SamplePrompt, samplePrompts, showSamples } from "../samples.ts";
 import type { Settings } from "../settings.ts";
 import { bytesText } from "../terminal.ts";
-import { trainedBy } from "../plan_run.ts";
+import { trainedBy, withPlan } from "../plan_run.ts";
 import { setUp, type TrainSetup } from "../train_setup.ts";
 import { checkExport, trainFormats } from "../export_plan.ts";
 
@@ -53,13 +55,14 @@ async function trainAndSave(settings: Settings, setup: TrainSetup, be: Backend, 
   const { config } = settings, { terminal, signal } = context, { source, tokenizer, lora, checkpoint } = setup;
   writeFileSync(join(config.output_dir, "config.yaml"), writeConfig(config, "train"));
   terminal.note("Loading pretrained model");
-  const model = await loadModel(source, {
-    ...{ backend: be, ...trainedBy(lora), checkpoint, maxLength: setup.run.feed.packTo ?? config.max_seq_length },
-    note: (sentence) => terminal.note(sentence),
-    onProgress: (done, total) =>
-      terminal.status(done < total ? `Loading ${bytesText(done)} of ${bytesText(total)}` : ""),
-  });
+  let model: Model | null = null, failure: unknown;
   try {
+    model = await loadModel(source, {
+      ...{ backend: be, ...trainedBy(lora), checkpoint, maxLength: setup.run.feed.packTo ?? config.max_seq_length },
+      note: (sentence) => terminal.note(sentence),
+      onProgress: (done, total) =>
+        terminal.status(done < total ? `Loading ${bytesText(done)} of ${bytesText(total)}` : ""),
+    });
     const prompts = samplePrompts(setup.run.heldOut ?? setup.run.rows, tokenizer, config.samples);
     const before = await answerSamples(model, tokenizer, prompts, signal);
     signal.addEventListener("abort", () => {
@@ -74,8 +77,11 @@ async function trainAndSave(settings: Settings, setup: TrainSetup, be: Backend, 
     }
     await compareSamples(model, setup, prompts, before, context);
     return await finishRun(config, setup, model, result, context);
+  } catch (e) {
+    failure = e instanceof MemoryError ? withPlan(e, setup.memory) : e;
+    throw failure;
   } finally {
-    model.close();
+    closeAll([model], failure);
   }
 }
 
