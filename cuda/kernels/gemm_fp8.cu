@@ -51,10 +51,36 @@ __device__ __forceinline__ void produce(const Params& p, const Scales& f, int pr
   }
 }
 
+/** This warpgroup's 64 rows of a in registers: 128 of k. A matrix of ldmatrix is 8 rows of 16 bytes. */
+__device__ __forceinline__ void load_rows(uint32_t (&a)[4][4], uint32_t tile) {
+  const int t128 = threadIdx.x % 128, lane = t128 % 32, row = t128 / 32 * 16 + lane % 16;
+#pragma unroll
+  for (int j = 0; j < 4; j++) {
+    const uint32_t at = tile + row * 128 + (((2 * j + lane / 16) ^ (row & 7)) * 16);
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(a[j][0]), "=r"(a[j][1]), "=r"(a[j][2]), "=r"(a[j][3]) : "r"(at) : "memory");
+  }
+}
+
+/** part = 64 rows, 64 columns, over 128 of k. */
+__device__ __forceinline__ void multiply8(float (&part)[32], const uint32_t (&a)[4][4], uint64_t b) {
+  sm90::wgmma_begin();
+#pragma unroll
+  for (int j = 0; j < 4; j++) sm90::WgmmaE4m3::rs(part, a[j], b + j * 2, j > 0);
+  sm90::wgmma_commit();
+}
+
+/** Adds quarter Q's sums times the scales of their rows. */
+template <int Q, int N> __device__ __forceinline__ void add_scaled(float (&acc)[N], float (&part)[32], float f0, float f1) {
+  sm90::pin(part);
+#pragma unroll
+  for (int i = 0; i < 32; i++) acc[Q * 32 + i] = fmaf(part[i], i & 2 ? f1 : f0, acc[Q * 32 + i]);
+}
+
 template <class T, int BN, bool BT>
 __device__ __forceinline__ void consume(const Params& p, const Scales& f, int products, uint8_t* smem, uint64_t* full, uint64_t* empty) {
   using R = Room<BN>;
-  constexpr int HALVES = BN / 128;
+  static_assert(BN == 256, "four quarters of 64 columns");
   const int group = threadIdx.x / 128 - 1, t128 = threadIdx.x % 128;
   const int rank = sm90::cluster_rank(), clusters = gridDim.x / 2;
   uint8_t* staged = smem + R::EPILOGUE + group * 2 * PANEL;
@@ -73,34 +99,29 @@ __device__ __forceinline__ void consume(const Params& p, const Scales& f, int pr
       const int steps = steps_of(p, f, s);
       if (f.a[s]) {
         const float a0 = row < p.M ? f.a[s][row] : 0, a1 = row + 8 < p.M ? f.a[s][row + 8] : 0;
-        const float* scales[HALVES];
-#pragma unroll
-        for (int h = 0; h < HALVES; h++) scales[h] = f.b[s] + min(n / 128 + h, p.N[tile.product] / 128 - 1) * f.n[s];
-        for (int i = 0; i < steps; i++) {
-          float by[HALVES];
-#pragma unroll
-          for (int h = 0; h < HALVES; h++) by[h] = __ldg(scales[h] + i * f.k[s]);
+        const float* scale = f.b[s] + n / 128 * f.n[s];
+        const int beside = n + 128 < p.N[tile.product] ? f.n[s] : 0;
+        for (int i = 0; i < steps; i++, scale += f.k[s]) {
+          const float l = __ldg(scale), r = __ldg(scale + beside);
           sm90::wait(&full[stage], phase);
           const uint32_t at = sm90::shared_address(smem + stage * R::STAGE);
-          const uint64_t a = sm90::operand(at + group * 64 * 128, 1024, 0);
-#pragma unroll
-          for (int h = 0; h < HALVES; h++) {
-            const uint64_t b = sm90::operand(at + A_BYTES + h * 128 * 128, 1024, 0);
-            float part[64];
-            sm90::wgmma_begin();
-#pragma unroll
-            for (int j = 0; j < 4; j++) sm90::WgmmaE4m3::ss(part, a + j * 2, b + j * 2, j > 0);
-            sm90::wgmma_commit();
-            sm90::wgmma_wait<0>();
-            sm90::pin(part);
-            if (h == HALVES - 1) pass_on();
-            const float f0 = a0 * by[h], f1 = a1 * by[h];
-#pragma unroll
-            for (int j = 0; j < 32; j++) {
-              acc[h * 64 + 2 * j] = fmaf(part[2 * j], j & 1 ? f1 : f0, acc[h * 64 + 2 * j]);
-              acc[h * 64 + 2 * j + 1] = fmaf(part[2 * j + 1], j & 1 ? f1 : f0, acc[h * 64 + 2 * j + 1]);
-            }
-          }
+          const uint64_t b = sm90::operand(at + A_BYTES, 1024, 0);
+          uint32_t a[4][4];
+          float even[32], odd[32];  // while one is added, the tensor cores fill the other
+          load_rows(a, at + group * 64 * 128);
+          multiply8(even, a, b);
+          multiply8(odd, a, b + 512);
+          sm90::wgmma_wait<1>();
+          add_scaled<0>(acc, even, a0 * l, a1 * l);
+          multiply8(even, a, b + 1024);
+          sm90::wgmma_wait<1>();
+          add_scaled<1>(acc, odd, a0 * l, a1 * l);
+          multiply8(odd, a, b + 1536);
+          sm90::wgmma_wait<1>();
+          add_scaled<2>(acc, even, a0 * r, a1 * r);
+          sm90::wgmma_wait<0>();
+          pass_on();
+          add_scaled<3>(acc, odd, a0 * r, a1 * r);
         }
       } else {
         for (int i = 0; i < steps; i++) {
@@ -133,11 +154,11 @@ gemm_fp8_kernel(const __grid_constant__ Params p, const __grid_constant__ Scales
   }
   sm90::cluster_sync();
   if (threadIdx.x < 128) {
-    sm90::registers_down<40>();
+    sm90::registers_down<24>();
     if (threadIdx.x == 0) produce<T, BN, BT>(p, f, products, smem, full, empty);
     __syncwarp();
   } else {
-    sm90::registers_up<232>();
+    sm90::registers_up<240>();
     consume<T, BN, BT>(p, f, products, smem, full, empty);
   }
   sm90::cluster_sync();  // no block leaves while another may still write into it

@@ -56,28 +56,29 @@ __device__ __forceinline__ void store_matrices(uint32_t address, uint32_t a, uin
                : "memory");
 }
 
-/** Adds bias and addend to the sums of 64 rows from m0, BN columns from n0; a wgmma accumulator's layout. */
-template <class T, int BN>
-__device__ __forceinline__ void add_rest(float (&acc)[BN / 2], const Params& p, int q, int m0, int n0) {
-  const int t = threadIdx.x % 128, row = m0 + t / 32 * 16 + t % 32 / 4;
+/** Adds the bias to 64 rows of sums, BN columns from n; a wgmma accumulator's layout. */
+template <int BN> __device__ __forceinline__ void add_bias(float (&acc)[BN / 2], const Params& p, int q, int n) {
 #pragma unroll
   for (int j = 0; j < BN / 8; j++) {
-    const int col = n0 + j * 8 + t % 4 * 2;
+    const int col = n + j * 8 + threadIdx.x % 4 * 2;
     if (col >= p.N[q]) continue;
-    if (p.bias[q]) {
-      float b[2][1];
-      load_any<1>(p.bias[q], p.bias_type[q], col, b[0]), load_any<1>(p.bias[q], p.bias_type[q], col + 1, b[1]);
-      acc[4 * j] += b[0][0], acc[4 * j + 1] += b[1][0], acc[4 * j + 2] += b[0][0], acc[4 * j + 3] += b[1][0];
-    }
-    if (p.addend[q]) {
+    float b[2][1];
+    load_any<1>(p.bias[q], p.bias_type[q], col, b[0]), load_any<1>(p.bias[q], p.bias_type[q], col + 1, b[1]);
+    acc[4 * j] += b[0][0], acc[4 * j + 1] += b[1][0], acc[4 * j + 2] += b[0][0], acc[4 * j + 3] += b[1][0];
+  }
+}
+
+/**
+ * The addend of 64 columns from n, in pairs, where this thread's sums of rows `row` and `row + 8` lie. Outside the matrix some
+ * place inside is read and what becomes of it is not stored: without branches all sixteen loads are under way at once.
+ */
+template <class T> __device__ __forceinline__ void load_addend(uint32_t (&v)[16], const Params& p, int q, int row, int n) {
+  const T* x = static_cast<const T*>(p.addend[q]);
+  const T *upper = x + static_cast<size_t>(min(row, p.M - 1)) * p.N[q], *lower = x + static_cast<size_t>(min(row + 8, p.M - 1)) * p.N[q];
 #pragma unroll
-      for (int h = 0; h < 2; h++) {
-        if (row + 8 * h >= p.M) continue;
-        const size_t i = static_cast<size_t>(row + 8 * h) * p.N[q] + col;
-        const float2 c = unpack2<T>(*reinterpret_cast<const uint32_t*>(static_cast<const T*>(p.addend[q]) + i));
-        acc[4 * j + 2 * h] += c.x, acc[4 * j + 2 * h + 1] += c.y;
-      }
-    }
+  for (int j = 0; j < 8; j++) {
+    const int col = (n + j * 8 < p.N[q] ? n + j * 8 : 0) + threadIdx.x % 4 * 2;
+    v[2 * j] = *reinterpret_cast<const uint32_t*>(upper + col), v[2 * j + 1] = *reinterpret_cast<const uint32_t*>(lower + col);
   }
 }
 
@@ -111,12 +112,22 @@ __device__ __forceinline__ void multiply_up_to_64(float (&acc)[BN / 2], uint64_t
 template <class T, int BN>
 __device__ __forceinline__ void write_tile(float (&acc)[BN / 2], const Params& p, int q, int m, int n, uint8_t* staged, int group) {
   const int t128 = threadIdx.x % 128, warp = t128 / 32, lane = t128 % 32;
+  uint32_t more[16];
+  if (p.addend[q]) load_addend<T>(more, p, q, m + warp * 16 + lane / 4, n);
 #pragma unroll
   for (int i = 0; i < BN / 2; i++) acc[i] *= p.alpha[q];
-  if (p.bias[q] || p.addend[q]) add_rest<T, BN>(acc, p, q, m, n);
+  if (p.bias[q]) add_bias<BN>(acc, p, q, n);
 #pragma unroll
   for (int panel = 0; panel < BN / 64; panel++) {
     uint8_t* dst = staged + (panel & 1) * PANEL;
+    if (p.addend[q]) {
+#pragma unroll
+      for (int i = 0; i < 16; i++) {
+        const float2 x = unpack2<T>(more[i]);
+        acc[panel * 32 + 2 * i] += x.x, acc[panel * 32 + 2 * i + 1] += x.y;
+      }
+      if (panel + 1 < BN / 64) load_addend<T>(more, p, q, m + warp * 16 + lane / 4, n + (panel + 1) * 64);
+    }
     if (t128 == 0) sm90::store_wait_read<1>();
     sm90::named_barrier(1 + group, 128);
     const int row = warp * 16 + lane % 16;  // lanes 0-15: the first 8 columns' rows, lanes 16-31: the next 8 columns'

@@ -35,15 +35,16 @@ def struct_e4m3(n):
     d = "{" + ", ".join(f"%{i}" for i in range(r)) + "}"
     both = ", ".join(f'"+f"(d[{i}])' for i in range(r))
     op = f"wgmma.mma_async.sync.aligned.m64n{n}k32.f32.e4m3.e4m3 {d}, "
-    return f'''/** 8-bit operands, both K-major: 32 of k a step. */
+    return f'''/** 8-bit operands, 32 of k a step: a in registers, four values a word; b K-major in shared memory. */
 struct WgmmaE4m3 {{
-  static __device__ __forceinline__ void ss(float (&d)[{r}], uint64_t a, uint64_t b, int keep) {{
-    asm volatile("{{\\n.reg .pred p;\\nsetp.ne.b32 p, %{r + 2}, 0;\\n{op}"
-                 "%{r}, %{r + 1}, p, 1, 1;\\n}}" : {both} : "l"(a), "l"(b), "r"(keep));
+  static __device__ __forceinline__ void rs(float (&d)[{r}], const uint32_t (&a)[4], uint64_t b, int keep) {{
+    asm volatile("{{\\n.reg .pred p;\\nsetp.ne.b32 p, %{r + 5}, 0;\\n{op}"
+                 "{{%{r}, %{r + 1}, %{r + 2}, %{r + 3}}}, %{r + 4}, p, 1, 1;\\n}}"
+                 : {both} : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(keep));
   }}
 }};'''
 
 
 structs = [struct(name, n) for name in ("bf16", "f16") for n in (16, 32, 64, 128, 256)]
 path = os.path.join(os.path.dirname(os.path.abspath(__file__)), "wgmma.inc")
-open(path, "w").write("\n".join([HEAD, *structs, struct_e4m3(128)]) + "\n")
+open(path, "w").write("\n".join([HEAD, *structs, struct_e4m3(64)]) + "\n")

@@ -15,8 +15,11 @@ import { type Check, holds, relativeCurve, relativeNorm } from "../golden/compar
 import { runTiny } from "../golden/tiny.ts";
 
 const F32 = { logits: 1e-5, grads: 5e-5, curve: 2e-4, final: 1e-3 };
-/** bf16 rounds each activation to 2^-9; a two-layer model's gradients pass some thirty of them. */
-const BF16_GRADS = 4e-2, BF16_CURVE = 2e-2;
+/**
+ * bf16 rounds each activation to 2^-9; a two-layer model's gradients pass some thirty of them. The curve is judged as a whole:
+ * a loss of 0.002 at its end is below what logits in 8 bits can resolve.
+ */
+const BF16_GRADS = 4e-2, BF16_CURVE = 5e-3;
 
 /** All gradients as one vector, and the loss curve. */
 async function runBf16(c: Case, be: Backend): Promise<Check[]> {
@@ -55,7 +58,7 @@ async function runBf16(c: Case, be: Backend): Promise<Check[]> {
   return [
     { what: "loss", value: relativeCurve([first.loss], values(c, "loss")), bound: BF16_CURVE },
     { what: "grads", value: relativeNorm(got, want), bound: BF16_GRADS },
-    { what: "loss curve", value: relativeCurve(losses, values(c, "loss_curve")), bound: BF16_CURVE },
+    { what: "loss curve", value: relativeNorm(losses, values(c, "loss_curve")), bound: BF16_CURVE },
   ];
 }
 
