@@ -18,8 +18,12 @@ export class SlotTable {
   #clock = 0;
   readonly count: number;
 
-  constructor(count: number) {
+  readonly #ropeTurn: number;
+
+  /** @param ropeTurn lists longer and lists not longer than this share nothing (queue.ts, Runner) */
+  constructor(count: number, ropeTurn = Infinity) {
     this.count = count;
+    this.#ropeTurn = ropeTurn;
     this.#held = Array.from({ length: count }, () => new Int32Array());
     this.#usedAt = new Array(count).fill(0);
   }
@@ -37,7 +41,8 @@ export class SlotTable {
     let best: Place | null = null;
     this.#held.forEach((held, slot) => {
       if (held === null) return;
-      const cached = Math.min(sharedPrefix(held, ids), ids.length - 1);
+      const alike = (held.length > this.#ropeTurn) === (ids.length > this.#ropeTurn);
+      const cached = alike ? Math.min(sharedPrefix(held, ids), ids.length - 1) : 0;
       const older = best !== null && cached === best.cached && this.#usedAt[slot] < this.#usedAt[best.slot];
       if (best === null || cached > best.cached || older) best = { slot, cached };
     });

@@ -22,6 +22,8 @@ export interface Step {
   seq: Int32Array /* [N] */;
   /** Rows whose logits are wanted. */
   rows: Int32Array /* [R] */;
+  /** Some length on the same side of the runner's `ropeTurn` as those of all its sequences; absent: the context's. */
+  length?: number;
 }
 
 /** A model with a key/value cache of `slots` sequences. */
@@ -31,6 +33,8 @@ export interface Runner {
   readonly contextLength: number;
   /** The most tokens of one step; at least `slots`. */
   readonly stepTokens: number;
+  /** Sequences longer than this have other rotary frequencies, so that all their rows are computed anew. */
+  readonly ropeTurn: number;
   /** Writes the cache and returns logits f32 [R,V], valid until the next call. One call at a time. */
   forward(step: Step): Promise<Float32Array>;
   /** Copies the first `tokens` rows of slot `from` to slot `to`. Not called during a step. */
@@ -64,6 +68,8 @@ interface Job {
   done: number;
   slot: number;
   cached: number;
+  /** Longer than the runner's `ropeTurn`: its rows were computed with the frequencies of long sequences. */
+  long: boolean;
   maxTokens: number;
   aborted: boolean;
   /** Stops listening to the request's signal. */
@@ -79,6 +85,7 @@ export class RequestQueue {
   #slots: SlotTable;
   #loop: Promise<void> | null = null;
   #closed = false;
+  #long = false;
   #restedAt = 0;
   readonly #runner: Runner;
   readonly #options: QueueOptions;
@@ -86,7 +93,7 @@ export class RequestQueue {
   constructor(runner: Runner, options: QueueOptions) {
     this.#runner = runner;
     this.#options = options;
-    this.#slots = new SlotTable(runner.slots);
+    this.#slots = new SlotTable(runner.slots, runner.ropeTurn);
   }
 
   /** Requests running, waiting, and the most there may be of both. */
@@ -114,6 +121,7 @@ export class RequestQueue {
       done: 0,
       slot: -1,
       cached: 0,
+      long: request.ids.length > this.#runner.ropeTurn,
       maxTokens: Math.min(request.maxTokens, this.#runner.contextLength - request.ids.length),
       aborted: false,
       deaf: () => request.signal?.removeEventListener("abort", abort),
@@ -199,6 +207,7 @@ export class RequestQueue {
   #bestBeginning(ids: Int32Array, free: Place): Place | null {
     let best = free;
     for (const job of this.#running) {
+      if (job.long !== (ids.length > this.#runner.ropeTurn)) continue;
       const shared = Math.min(sharedPrefix(job.ids, ids), ids.length - 1), cached = Math.min(shared, job.done);
       if (shared - Math.max(cached, free.cached) >= WORTH_WAITING) return null;
       if (cached > best.cached) best = { slot: job.slot, cached };
@@ -207,7 +216,7 @@ export class RequestQueue {
   }
 
   async #step(): Promise<void> {
-    const parts = this.#plan();
+    const parts = this.#plan(this.#side());
     const step = toStep(parts);
     const logits = await this.#runner.forward(step);
     const V = logits.length / Math.max(1, step.rows.length);
@@ -228,12 +237,27 @@ export class RequestQueue {
     }
   }
 
+  /**
+   * The jobs of one step: those on one side of `ropeTurn`, the sides taking turns. A job that has just become longer is
+   * read again from its start, as transformers does with phi 3.
+   */
+  #side(): Job[] {
+    for (const job of this.#running) {
+      if (job.long || job.ids.length <= this.#runner.ropeTurn) continue;
+      job.long = true;
+      job.done = 0;
+    }
+    this.#long = !this.#long;
+    const jobs = this.#running.filter((j) => j.long === this.#long);
+    return jobs.length ? jobs : this.#running;
+  }
+
   /** How many tokens of each job this step computes: answers first, the room left to prompts, oldest first. */
-  #plan(): { job: Job; count: number }[] {
-    const decoding = this.#running.filter((j) => j.ids.length - j.done === 1);
+  #plan(jobs: readonly Job[]): { job: Job; count: number }[] {
+    const decoding = jobs.filter((j) => j.ids.length - j.done === 1);
     let room = this.#runner.stepTokens - decoding.length;
     const parts = decoding.map((job) => ({ job, count: 1 }));
-    for (const job of this.#running) {
+    for (const job of jobs) {
       const left = job.ids.length - job.done;
       if (left === 1 || room === 0) continue;
       const count = Math.min(left, room);
@@ -269,7 +293,9 @@ export class RequestQueue {
 
   #finish(job: Job, why: NonNullable<Piece["finish"]>, last: Written): void {
     this.#running.splice(this.#running.indexOf(job), 1);
-    this.#slots.release(job.slot, Int32Array.from(job.ids.slice(0, job.done)));
+    // Rows of a long sequence that is only half read again would pass for a short one's.
+    const whole = !job.long || job.done > this.#runner.ropeTurn;
+    this.#slots.release(job.slot, Int32Array.from(whole ? job.ids.slice(0, job.done) : []));
     finish(job, why, last);
   }
 }
@@ -317,5 +343,6 @@ function toStep(parts: readonly { job: Job; count: number }[]): Step {
     pos: Int32Array.from(pos),
     seq: Int32Array.from(seq),
     rows: Int32Array.from(rows),
+    length: parts[0].job.ids.length,
   };
 }

@@ -59,6 +59,7 @@ export class DecoderRunner implements Runner {
   readonly slots: number;
   readonly contextLength: number;
   readonly stepTokens: number;
+  readonly ropeTurn: number;
   readonly #inputs: Inputs;
   readonly #cache: Omit<Cache, "seq">;
   readonly #arena: Arena;
@@ -92,11 +93,13 @@ export class DecoderRunner implements Runner {
     this.#cache = placeCache(be, model, sizes);
     this.#arena = new Arena(be, step);
     this.#logits = new Float32Array(this.slots * config.vocab);
-    model.decoder.prepare(o.contextLength);
+    this.ropeTurn = Math.min(config.ropeTurn, o.contextLength);
   }
 
   async forward(step: Step): Promise<Float32Array> {
-    const { be, config } = this.#model, N = step.ids.length, R = step.rows.length;
+    const { be, config, decoder } = this.#model, N = step.ids.length, R = step.rows.length;
+    const { contextLength, ropeTurn } = this, { length = contextLength } = step;
+    decoder.prepare(length > ropeTurn ? contextLength : ropeTurn);
     for (const name of ["ids", "pos", "seq"] as const) be.upload(slice(this.#inputs[name], 0, N), step[name]);
     if (R > 0) be.upload(slice(this.#inputs.rows, 0, R), step.rows);
     this.#arena.release(0);

@@ -6,7 +6,7 @@
 import { ConfigError } from "../core/errors.ts";
 import type { ModelConfig } from "../nn/config.ts";
 import type { HfConfig } from "./config.ts";
-import { readRope, ropeOf } from "./rope.ts";
+import { readRope, ropeOf, ropeTurn } from "./rope.ts";
 import { activation, flag, id, ids, number, size } from "./settings.ts";
 
 /** A family's own defaults (its configuration_*.py) and rules. */
@@ -71,6 +71,7 @@ export function baseConfig(arch: string, hf: HfConfig, d: Departures): ModelConf
     attnScale: 1 / Math.sqrt(d.scalar ?? headDim),
     attnSoftcap: d.attnSoftcap ?? 0,
     logitSoftcap: d.logitSoftcap ?? 0,
+    ropeTurn: Math.min(...ropes.map((r) => r ? ropeTurn(r) : Infinity)),
     rope: (layer, length) => ropes[layer] && ropeOf(ropes[layer], length),
     window: d.window ?? (() => 0),
     eos: ids(hf, "eos_token_id"),

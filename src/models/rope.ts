@@ -65,6 +65,12 @@ export function ropeOf(s: RopeSettings, length: number): Rope {
   return make(s, length);
 }
 
+/** The longest run whose frequencies are those of a short one; Infinity: they do not depend on the length. */
+export function ropeTurn(s: RopeSettings): number {
+  if (s.type === "dynamic") return s.maxPos;
+  return TYPES[s.type] === longrope ? number(s.fields, "original_max_position_embeddings") : Infinity;
+}
+
 /** theta^(2i/dim) for each pair i: a period in tokens is 2π times this. */
 function periods(theta: number, dim: number): Float64Array {
   return Float64Array.from({ length: dim / 2 }, (_, i) => theta ** (2 * i / dim));

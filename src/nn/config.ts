@@ -34,6 +34,8 @@ export interface ModelConfig {
   readonly attnScale: number;
   readonly attnSoftcap: number;
   readonly logitSoftcap: number;
+  /** Longest sequence whose frequencies are those of a short one; Infinity where they do not depend on it. */
+  readonly ropeTurn: number;
   /** null: no rotary embedding in this layer. `length` is the longest sequence of the run (dynamic, longrope). */
   rope(layer: number, length: number): Rope | null;
   /** 0: full attention in this layer. */

@@ -22,9 +22,10 @@ export async function greedy(model: Model, prompt: Int32Array, steps: number, ad
   const rows = () => Array.from({ length: c.layers }, () => arena.act(1, length, c.kvHeads, c.headDim));
   const k = rows(), v = rows(), ids = place("i32", length), pos = place("i32", length), seq = place("i32", length);
   be.upload(seq, new Int32Array(length));
-  decoder.prepare(length);
   const pass = async (tokens: Int32Array, at: number): Promise<Float32Array> => {
-    const n = tokens.length, mark = arena.mark(), cut = (t: Tensor) => ({ ...t, shape: [n] });
+    const n = tokens.length, mark = arena.mark();
+    decoder.prepare(at + n);
+    const cut = (t: Tensor) => ({ ...t, shape: [n] });
     const cache: Cache = { k, v, seq: cut(seq) };
     be.upload(cut(ids), tokens);
     be.upload(cut(pos), Int32Array.from(tokens, (_, i) => at + i));
@@ -41,7 +42,12 @@ export async function greedy(model: Model, prompt: Int32Array, steps: number, ad
   for (let i = 0; i < steps; i++) {
     const next = logits.reduce((best, x, id) => x > logits[best] ? id : best, 0);
     tokens.push(next);
-    if (i + 1 < steps) logits = await pass(Int32Array.of(next), prompt.length + i);
+    if (i + 1 === steps) break;
+    // Where the frequencies have changed with the length, so have all earlier keys.
+    const again = prompt.length + i >= c.ropeTurn;
+    logits = again
+      ? await pass(Int32Array.of(...prompt, ...tokens), 0)
+      : await pass(Int32Array.of(next), prompt.length + i);
   }
   arena.close();
   return { tokens, first };

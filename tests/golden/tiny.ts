@@ -128,15 +128,15 @@ async function adapterOff(c: Case, stepper: Stepper, micro: readonly Batch[], b:
   return [{ what: "off", value: relativeNorm(found, wanted), bound: b.logits }];
 }
 
-/** Logits of every packed row. */
-export async function packedLogits(model: Model, batch: Batch): Promise<Float32Array> {
+/** Logits of every packed row. @param length what length-dependent frequencies are set for; the longest sequence's */
+export async function packedLogits(model: Model, batch: Batch, length = longestOf(batch)): Promise<Float32Array> {
   const { be, decoder, config } = model, n = batch.ids.length, arena = new Arena(be, 32 * 1048576);
   const place = (x: Int32Array): Tensor => {
     const t = arena.tensor("i32", x.length);
     be.upload(t, x);
     return t;
   };
-  decoder.prepare(longestOf(batch));
+  decoder.prepare(length);
   const run = createRun({ be, arena, pos: place(batch.pos), cu: place(batch.cu), maxLen: n });
   const out = new Float32Array(n * config.vocab);
   await be.download(decoder.logits(decoder.forward(place(batch.ids), run), run), out);

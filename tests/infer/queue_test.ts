@@ -47,6 +47,19 @@ describe("RequestQueue", () => {
     const total = got.reduce((n, g) => n + g.last.usage!.promptTokens + g.last.usage!.completionTokens - 1, 0);
     expect(runner.steps.reduce((n, s) => n + s.ids.length, 0)).toBe(total);
   });
+  test("a sequence that grows past the rope's turn is read again, beside short ones, and shares no rows with them", async () => {
+    const runner = scriptedRunner(answers, { slots: 3, stepTokens: 16, ropeTurn: 24 }), queue = queueOver(runner);
+    const prompts = ["a", "grows while the others run", "a", "longer than the turn from its start, surely", "a?"];
+    const got = await Promise.all(prompts.map((p) => all(queue.submit(request(p)))));
+    expect(got.map((g) => g.text)).toEqual(prompts.map(answers));
+    // Each answer of "a" begins short and ends long: its first tokens are computed twice.
+    const firsts = runner.steps.flatMap((s) => [...s.pos].filter((p) => p === 0));
+    expect(firsts.length).toBeGreaterThanOrEqual(prompts.length + 3);
+    const again = await all(queue.submit(request("a", { maxTokens: 3 })));
+    expect(again.text).toBe(answers("a").slice(0, 3));
+    const ends = await all(queue.submit(request("longer than the turn from its start, surely")));
+    expect(ends.last.usage!.cachedTokens).toBeGreaterThan(24);
+  });
   test("computes only what the cache does not hold already", async () => {
     const runner = scriptedRunner(answers, { slots: 1 });
     const queue = queueOver(runner);

@@ -1,7 +1,8 @@
 /**
  * A model whose answers are written beforehand, for tests of all that lies around a model. Its tokens are bytes, so
  * that most characters span several; after the byte 0x1e it says the script's answer to the text before, then EOS.
- * It keeps a cache as a real one does, and throws when it is asked to attend to a row that was never written.
+ * It keeps a cache as a real one does, and throws when it is asked to attend to a row that was never written, or with
+ * other rotary frequencies.
  */
 import type { Runner, Step } from "../../src/infer/queue.ts";
 import type { Message, Tokenizer } from "../../src/tokenizer/types.ts";
@@ -21,14 +22,17 @@ export interface Scripted extends Runner {
 /** @param script the answer to a prompt */
 export function scriptedRunner(
   script: (prompt: string) => string,
-  o: { slots?: number; contextLength?: number; stepTokens?: number } = {},
+  o: { slots?: number; contextLength?: number; stepTokens?: number; ropeTurn?: number } = {},
 ): Scripted {
-  const { slots = 2, contextLength = 512, stepTokens = 64 } = o;
+  const { slots = 2, contextLength = 512, stepTokens = 64, ropeTurn = Infinity } = o;
   const cache = Array.from({ length: slots }, () => new Array<number>());
+  /** Whether a row was written with the frequencies of long sequences. */
+  const long = Array.from({ length: slots }, () => new Array<boolean>());
   const runner: Scripted = {
     slots,
     contextLength,
     stepTokens,
+    ropeTurn,
     steps: [],
     failAt: -1,
     closed: false,
@@ -46,6 +50,10 @@ export function scriptedRunner(
           throw new Error(`Cannot attend: row ${pos[n]} has a gap`);
         }
         rowsOf.splice(pos[n], Infinity, id);
+        long[seq[n]].splice(pos[n], Infinity, step.length! > ropeTurn);
+        if (long[seq[n]].some((x) => x !== step.length! > ropeTurn)) {
+          throw new Error("Cannot attend: rows have other frequencies");
+        }
         const row = rows.indexOf(n);
         if (row >= 0) logits.set(nextLogits(rowsOf, script), row * VOCAB);
       });
@@ -56,6 +64,7 @@ export function scriptedRunner(
         throw new Error(`Cannot share ${tokens} rows: slot ${from} has ${cache[from].length}`);
       }
       cache[to] = cache[from].slice(0, tokens);
+      long[to] = long[from].slice(0, tokens);
     },
     close: () => void (runner.closed = true),
   };
