@@ -16,6 +16,12 @@ export const SCRATCH_BYTES = 1 << 20;
 /** Bytes for packed rows of A, which all threads read (matmul.ts). */
 export const PANELS_BYTES = 5 << 20;
 
+/**
+ * Seconds to wait for a worker that is in a job. A unit takes milliseconds, on a crowded machine seconds; whoever says
+ * nothing for so long is gone. Counted in waits of one second, so that a suspended process does not use them up.
+ */
+const PATIENCE = 120;
+
 /** What assembly/job.ts's codes of `fail` mean; row and value are the reporting kernel's. */
 const FAILURES: Record<number, (row: number, value: number) => string> = {
   1: (row, id) => `token ${row} has id ${id}, which is outside the table`,
@@ -43,6 +49,8 @@ export class Pool {
   readonly #workers: Worker[] = [];
   readonly #exports: WebAssembly.Exports;
   #closed = false;
+  /** Why there are no workers to rely on any more. */
+  #lost: string | null = null;
 
   /** Rows of a packed panel of A, which the kernels decide. */
   readonly panelRows: number;
@@ -51,13 +59,16 @@ export class Pool {
   /** Address of the first thread's scratch; the others' follow. */
   readonly scratch: number;
   readonly threads: number;
+  private readonly patience: number;
 
   constructor(
     module: WebAssembly.Module,
     memory: WebAssembly.Memory,
     scratch: number,
     threads: number,
+    patience: number,
   ) {
+    this.patience = patience;
     this.memory = memory;
     this.scratch = scratch;
     this.threads = threads;
@@ -79,8 +90,9 @@ export class Pool {
     memory: WebAssembly.Memory,
     scratch: number,
     threads: number,
+    patience: number = PATIENCE,
   ): Promise<Pool> {
-    const pool = new Pool(module, memory, scratch, threads), names = kernelNames(module);
+    const pool = new Pool(module, memory, scratch, threads, patience), names = kernelNames(module);
     const ready: Promise<void>[] = [];
     for (let t = 1; t < threads; t++) {
       const workerData: WorkerData = {
@@ -103,7 +115,11 @@ export class Pool {
       pool.close();
       throw e;
     }
-    for (const w of pool.#workers) w.unref();
+    pool.#workers.forEach((worker, i) => {
+      worker.on("exit", (code) => pool.#lose(`worker ${i + 1} ended unexpectedly (${code})`));
+      worker.on("error", (e: unknown) => pool.#lose(`worker ${i + 1} failed: ${e instanceof Error ? e.message : e}`));
+      worker.unref();
+    });
     return pool;
   }
 
@@ -123,6 +139,7 @@ export class Pool {
    */
   run(op: string, kernel: string, units: number, args: readonly number[], floats: readonly number[] = []): void {
     if (this.#closed) throw new BackendError(`Cannot run ${op}: the backend is closed`, op);
+    if (this.#lost) throw new BackendError(`Cannot run ${op}: ${this.#lost}`, op, undefined, "wasm");
     const index = this.#index.get(kernel)!, ctl = this.#ctl;
     for (let i = 0; i < args.length; i++) ctl[C.args + i] = args[i];
     for (let i = 0; i < floats.length; i++) this.#floats[C.floats + i] = floats[i];
@@ -177,11 +194,25 @@ export class Pool {
     }
   }
 
-  /** Waits until as many workers have counted themselves out as had joined. */
+  /**
+   * Waits until as many workers have counted themselves out as had joined.
+   * @throws {Error} when one has been silent for too long: it was killed in the middle, and its part is not done
+   */
   #await(joined: number): void {
     const ctl = this.#ctl;
     for (let i = 0; i < SPINS && Atomics.load(ctl, C.done) < joined; i++) pause();
-    for (let d; (d = Atomics.load(ctl, C.done)) < joined;) Atomics.wait(ctl, C.done, d);
+    for (let d, silent = 0; (d = Atomics.load(ctl, C.done)) < joined;) {
+      if (Atomics.wait(ctl, C.done, d, 1000) !== "timed-out") silent = 0;
+      else if (++silent >= this.patience) {
+        this.#lose(`${joined - d} of ${this.threads - 1} workers did not come back from a job`);
+        throw new Error(this.#lost!);
+      }
+    }
+  }
+
+  /** No job is given out any more: what a lost worker had begun is not done, and it may still write. */
+  #lose(why: string): void {
+    if (!this.#closed) this.#lost ??= why;
   }
 
   #throwFailure(op: string): never {

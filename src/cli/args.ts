@@ -67,6 +67,7 @@ function readValue(name: OptionName, flag: string, words: readonly string[], neg
 
 function setPositional(command: Command, word: string, given: Map<OptionName, Setting>): void {
   const { positional } = COMMANDS[command];
+  if (/^-\w/.test(word)) throw new ConfigError(`Unknown flag ${word}: flags have two dashes, as -${word}`);
   if (positional === null || given.has(positional)) {
     throw new ConfigError(
       `Cannot use ${JSON.stringify(word)}: ${command} takes ${positional ? "one" : "no"} bare argument`,

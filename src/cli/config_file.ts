@@ -65,6 +65,8 @@ function explain(key: string, name: string, command: Command): string {
 
 /** The settings of a command as YAML; secrets and the path of the config file itself are left out. */
 export function writeConfig(config: Config, command: Command): string {
-  const names = optionsOf(command).filter((n) => n !== "config" && !OPTIONS[n].secret);
+  // Of two settings that replace each other the one that acts.
+  const idle = config.num_train_epochs === null ? null : "max_steps";
+  const names = optionsOf(command).filter((n) => n !== "config" && n !== idle && !OPTIONS[n].secret);
   return stringify(Object.fromEntries(names.map((n) => [n, config[n]])), { lineWidth: 0 });
 }

@@ -1,19 +1,23 @@
 /** What will be written at the end: checked before the beginning, then written, compared and pushed. @module */
-import { mkdirSync, readFileSync } from "node:fs";
-import { basename, join, relative } from "node:path";
+import { existsSync, mkdirSync, readFileSync, statSync } from "node:fs";
+import { basename, join, relative, resolve } from "node:path";
 import {
   collectImportance,
   type ExportedFile,
   type ExportFormat,
   exportModel,
+  ggufPath,
   type Importance,
   importanceOf,
   parseQuantization,
   readImportance,
+  stemOf,
   type Trained,
   writeImportance,
 } from "../export/mod.ts";
+import { ConfigError } from "../core/errors.ts";
 import { ggufMetaOf } from "../export/gguf_meta.ts";
+import { checkModelFolder } from "../export/hugging_face.ts";
 import { mergeModel } from "../export/merge.ts";
 import type { Backend } from "../core/backend.ts";
 import { uploadFolder } from "../hub/mod.ts";
@@ -30,8 +34,9 @@ export function trainFormats(config: Config): ExportFormat[] {
 }
 
 /**
- * Makes all of a GGUF's metadata once, which meets every name, architecture and tokenizer it cannot express.
- * @throws {ConfigError} for what would only fail after training
+ * Makes once all that a file holds besides weights, which meets every name, architecture and tokenizer it cannot express,
+ * and looks at what the export reads and where it writes.
+ * @throws {ConfigError | FormatError} for what would only fail after training
  */
 export function checkExport(
   source: ModelSource,
@@ -39,8 +44,28 @@ export function checkExport(
   formats: readonly ExportFormat[],
   config: Config,
 ): void {
-  if (!formats.includes("gguf")) return;
-  for (const name of config.quantization) ggufMetaOf(mergeModel(source, null), tokenizer, parseQuantization(name), {});
+  if (formats.length === 0) return;
+  const model = mergeModel(source, null);
+  if (formats.includes("gguf")) {
+    for (const name of config.quantization) ggufMetaOf(model, tokenizer, parseQuantization(name), {});
+    checkImatrix(config.imatrix);
+  }
+  const folder = formats.some((f) => f.startsWith("merged"));
+  if (folder) checkModelFolder(model, tokenizer);
+  const place = resolve(config.save_path), own = resolve(source.path);
+  const written = config.quantization.map((name) => ggufPath(place, stemOf(source), parseQuantization(name)));
+  if ((folder && place === own) || (formats.includes("gguf") && written.includes(own))) {
+    throw new ConfigError(`Cannot save to ${config.save_path}: the model itself lies there; give another --save_path`);
+  }
+}
+
+function checkImatrix(path: string | null): void {
+  if (path === null) return;
+  if (!existsSync(path) || !statSync(path).isFile()) {
+    throw new ConfigError(`Cannot use --imatrix ${path}: there is no such file`);
+  }
+  if (path.endsWith(".gguf")) readImportance(path);
+  else if (readFileSync(path, "utf8").trim() === "") throw new ConfigError(`Cannot use --imatrix ${path}: it is empty`);
 }
 
 /** What an export starts from. */

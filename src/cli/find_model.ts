@@ -44,8 +44,14 @@ function locateBase(adapter: string, config: Config, context: CliContext): Promi
 }
 
 async function locate(name: string, config: Config, context: CliContext): Promise<string> {
+  const here = existsSync(name) || name === "embedded";
+  if (here && config.revision !== "main") {
+    throw new ConfigError(
+      `Cannot use --revision ${config.revision}: ${name} is a model on this machine, without versions`,
+    );
+  }
   if (existsSync(name)) return name;
-  if (name === "embedded") return await embeddedFile(context.packageUrl, EMBEDDED.model);
+  if (here) return await embeddedFile(context.packageUrl, EMBEDDED.model);
   if (!isHubId(name)) {
     throw new ConfigError(`Cannot find the model ${name}: there is no such path, and it is no Hub id`);
   }
@@ -57,7 +63,9 @@ export async function findDataset(name: string, config: Config, context: CliCont
   if (existsSync(name)) return name;
   if (name === "embedded") return await embeddedFile(context.packageUrl, EMBEDDED.data);
   if (!isHubId(name)) {
-    throw new ConfigError(`Cannot find the dataset ${name}: there is no such path, and it is no Hub id`);
+    throw new ConfigError(
+      `Cannot find the dataset ${JSON.stringify(name)}: there is no such path, and it is no Hub id`,
+    );
   }
   return await downloadDataset(name, { ...hubOptions(config, context), revision: "main" });
 }

@@ -1,7 +1,7 @@
 /** The end of a run: adapter, loss curve, exports, and what to do next. @module */
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { trainedPart } from "../export/mod.ts";
+import { type Trained, trainedPart } from "../export/mod.ts";
 import { writePeft } from "../formats/peft.ts";
 import type { Model } from "../models/mod.ts";
 import { curveSvg, drawCurve, type Point, readMetrics, type TrainResult } from "../train/mod.ts";
@@ -11,21 +11,35 @@ import { exportTo, push, trainFormats } from "./export_plan.ts";
 import { bytesText, count, duration } from "./terminal.ts";
 import type { TrainSetup } from "./train_setup.ts";
 
-/** Writes what the settings ask for and prints what was written; the exit status. */
+/** Writes what was trained to output_dir, before anything else can fail. */
+export async function saveTrained(
+  config: Config,
+  { source, tokenizer }: TrainSetup,
+  model: Model,
+  context: CliContext,
+): Promise<Trained> {
+  const trained = await trainedPart(model);
+  if (trained.kind === "adapter") {
+    await writePeft(config.output_dir, trained.adapter);
+    context.terminal.out(`Saved final weights to ${join(config.output_dir, "adapter_model.safetensors")}.`);
+  } else {
+    const input = { source, tokenizer, trained, backend: model.be, model };
+    await exportTo(input, ["merged_16bit"], { ...config, save_path: config.output_dir }, context);
+  }
+  return trained;
+}
+
+/** Writes what else the settings ask for and prints what was written; the exit status. */
 export async function finishRun(
   config: Config,
   setup: TrainSetup,
   model: Model,
+  trained: Trained,
   figures: TrainResult,
   context: CliContext,
 ): Promise<number> {
   const { terminal, program } = context, { source, tokenizer } = setup;
-  const trained = await trainedPart(model);
   const input = { source, tokenizer, trained, backend: model.be, model };
-  if (trained.kind === "adapter") {
-    await writePeft(config.output_dir, trained.adapter);
-    terminal.out(`Saved final weights to ${join(config.output_dir, "adapter_model.safetensors")}.`);
-  } else await exportTo(input, ["merged_16bit"], { ...config, save_path: config.output_dir }, context);
   showCurve(config, setup, context);
   const first = figures.evaluations[0], last = figures.evaluations.at(-1);
   if (first && last && first !== last) {

@@ -4,11 +4,12 @@
  * @module
  */
 import { accessSync, constants, existsSync, mkdirSync, statSync } from "node:fs";
-import { dirname, resolve } from "node:path";
+import { dirname, join, resolve } from "node:path";
 import type { Backend } from "../core/backend.ts";
 import { ConfigError } from "../core/errors.ts";
 import { describeCounts, showExample } from "../data/mod.ts";
 import { recomputes } from "../nn/checkpoint.ts";
+import { checkResume, latestCheckpoint } from "../train/mod.ts";
 import type { Config } from "./config.ts";
 import { bytesText, count, type Terminal } from "./terminal.ts";
 import type { TrainSetup } from "./train_setup.ts";
@@ -24,9 +25,10 @@ export function showPlan(s: TrainSetup, config: Config, be: Backend, terminal: T
   terminal.out(showExample(rows.at(0), s.tokenizer, { color: terminal.tty, limit: SHOWN }));
   for (const line of describeCounts(counts)) terminal.out(line);
   if (counts.truncatedRows > 0) {
+    const most = Math.min(config.max_seq_length, s.source.config.maxPos);
     terminal.out(
-      `[WARNING] Some sequences are longer than ${config.max_seq_length} tokens. The longest sentence ${counts.longest} ` +
-        `will be truncated to ${config.max_seq_length}. Consider pre-splitting your data to save memory.`,
+      `[WARNING] Some sequences are longer than ${most} tokens. The longest sentence ${counts.longest} ` +
+        `will be truncated to ${most}. Consider pre-splitting your data to save memory.`,
     );
   }
   const base = s.source.tensors.reduce((n, t) => n + t.shape.reduce((a, b) => a * b, 1), 0);
@@ -48,6 +50,44 @@ export function showPlan(s: TrainSetup, config: Config, be: Backend, terminal: T
     `Steps ${count(optim.totalSteps)}, ${epochs} epochs of ${s.stepsPerEpoch}; ` +
       `${feed.batchSize}${feed.packTo ? " packs" : " rows"} x ${feed.accumulation} a step; ` +
       `${optim.name}, learning rate ${optim.lr}, ${optim.schedule}, warm-up ${optim.warmupSteps}`,
+  );
+  if (optim.lr === 0) terminal.out("[WARNING] The learning rate is 0: nothing will be learnt");
+  if (optim.schedule !== "constant" && optim.warmupSteps >= optim.totalSteps) {
+    terminal.out(
+      `[WARNING] The warm-up takes all ${optim.totalSteps} steps: the learning rate never reaches ${optim.lr}; ` +
+        "lower --warmup_steps",
+    );
+  }
+}
+
+/**
+ * Whether the run can begin in its folders; makes them, but for --dry_run.
+ * @throws {ConfigError | DataError | FormatError} naming the flag or the checkpoint
+ */
+export function checkFolders(config: Config, settings: Readonly<Record<string, unknown>>): void {
+  const flags = (["output_dir", "save_path"] as const)
+    .filter((flag) => flag === "output_dir" || config.save_model || config.save_gguf);
+  for (const flag of flags) checkWritable(flag, config[flag], false);
+  checkStart(config, settings);
+  if (!config.dry_run) { for (const flag of flags) checkWritable(flag, config[flag], true); }
+}
+
+/**
+ * Whether the run can begin in its folder: with --resume from a checkpoint of this same run, without it only where no
+ * unfinished run would lose its checkpoints.
+ * @throws {ConfigError | DataError | FormatError} naming the checkpoint
+ */
+function checkStart({ output_dir, resume }: Config, settings: Readonly<Record<string, unknown>>): void {
+  if (resume) return checkResume(output_dir, settings);
+  const last = latestCheckpoint(output_dir);
+  if (last === null) return;
+  const saved = statSync(last).mtimeMs;
+  const ended = ["adapter_model.safetensors", "model.safetensors", "model.safetensors.index.json"]
+    .map((name) => join(output_dir, name)).some((path) => existsSync(path) && statSync(path).mtimeMs >= saved);
+  if (ended) return;
+  throw new ConfigError(
+    `Cannot start anew in ${output_dir}: ${last} is of a run that did not end; go on with --resume, give another ` +
+      "--output_dir, or remove it",
   );
 }
 

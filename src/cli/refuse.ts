@@ -4,9 +4,10 @@
  * @module
  */
 import { ConfigError } from "../core/errors.ts";
+import { hubToken, isHubId } from "../hub/mod.ts";
 import { OPTIMIZER_NAMES } from "../train/optimizers.ts";
 import type { Config, OptionName } from "./config.ts";
-import type { Settings } from "./settings.ts";
+import { ALTERNATIVES, type Settings } from "./settings.ts";
 
 /** A reason, or null when there is none. */
 type Rule = (c: Config, given: ReadonlySet<OptionName>) => string | null;
@@ -22,6 +23,8 @@ function needs(name: OptionName, what: string, holds: (c: Config) => boolean): R
 function excludes(a: OptionName, b: OptionName): Rule {
   return (_, given) => given.has(a) && given.has(b) ? `Cannot use --${a} with --${b}: each replaces the other` : null;
 }
+
+const ADAPTER_FILES: readonly string[] = ["lora", "lora_gguf", "mlx"];
 
 const TRAIN_RULES: readonly Rule[] = [
   (c) =>
@@ -45,6 +48,28 @@ const TRAIN_RULES: readonly Rule[] = [
     c.init_lora_weights === "pissa" && c.adaptive_rank
       ? "Cannot use --adaptive_rank with --init_lora_weights pissa: it rewrites the base for the ranks it starts with"
       : null,
+  (c) => c.lora_alpha === 0 && !c.full_finetuning ? "Cannot use --lora_alpha 0: the adapters would never act" : null,
+  (c) =>
+    c.full_finetuning && c.save_model && ADAPTER_FILES.includes(c.save_method)
+      ? `Cannot use --save_method ${c.save_method} with --full_finetuning: there is no adapter to save`
+      : null,
+  (c) =>
+    c.use_dora && c.save_model && c.save_method === "lora_gguf"
+      ? "Cannot use --save_method lora_gguf with --use_dora: llama.cpp knows no magnitudes; save the merged model"
+      : null,
+  (c) =>
+    c.bias !== "none" && c.save_model && ["lora_gguf", "mlx"].includes(c.save_method)
+      ? `Cannot use --save_method ${c.save_method} with --bias ${c.bias}: the file holds low-rank pairs only`
+      : null,
+  ...(["adam_beta1", "adam_beta2"] as const).map((name) =>
+    needs(name, "--optim adamw_* or lion_32bit", (c) => /^(adamw|lion)/.test(c.optim))
+  ),
+  needs("adam_epsilon", "--optim adamw_*", (c) => c.optim.startsWith("adamw")),
+  needs(
+    "warmup_steps",
+    "a schedule that has a warm-up (--lr_scheduler_type constant_with_warmup)",
+    (c) => c.lr_scheduler_type !== "constant" || c.warmup_steps === 0,
+  ),
   needs("load_in_4bit", "adapters (--no_full_finetuning)", (c) => !(c.load_in_4bit && c.full_finetuning)),
   needs("load_in_fp8", "adapters (--no_full_finetuning)", (c) => !(c.load_in_fp8 && c.full_finetuning)),
   excludes("load_in_4bit", "load_in_fp8"),
@@ -74,9 +99,7 @@ const TRAIN_RULES: readonly Rule[] = [
   ] as const).map((name) => needs(name, "adapters (--no_full_finetuning)", (c) => !c.full_finetuning)),
   needs("adaptive_rank_target", "--adaptive_rank", (c) => c.adaptive_rank),
   needs("adaptive_rank_interval", "--adaptive_rank", (c) => c.adaptive_rank),
-  excludes("max_steps", "num_train_epochs"),
-  excludes("dataset", "raw_text_file"),
-  excludes("eval_file", "eval_split"),
+  ...ALTERNATIVES.map(([a, b]) => excludes(a, b)),
   (c, given) =>
     given.has("train_on_inputs") && given.has("train_on_responses_only") &&
       c.train_on_inputs === c.train_on_responses_only
@@ -103,6 +126,15 @@ const TRAIN_RULES: readonly Rule[] = [
   (c) =>
     (c.push_model || c.push_gguf) && c.hub_path === "hf/model"
       ? "Cannot push: name the repository with --hub_path org/name"
+      : null,
+  (c) =>
+    (c.push_model || c.push_gguf) && c.hub_path !== "hf/model" && !isHubId(c.hub_path)
+      ? `Cannot push to --hub_path ${c.hub_path}: it looks like org/name`
+      : null,
+  (c) => (c.push_model || c.push_gguf) && c.offline ? "Cannot push with --offline: each forbids the other" : null,
+  (c) =>
+    (c.push_model || c.push_gguf) && !hubToken(c.hub_token)
+      ? "Cannot push: a token is needed (--hub_token or HF_TOKEN)"
       : null,
   needs("group_by_length", "rows that are not packed (--no_packing)", (c) => !(c.packing && c.group_by_length)),
   (c) =>

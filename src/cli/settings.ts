@@ -17,6 +17,13 @@ export interface Settings {
   readonly preset: "embedded" | "unsloth" | null;
 }
 
+/** Settings of which each replaces the other. */
+export const ALTERNATIVES: readonly (readonly [OptionName, OptionName])[] = [
+  ["max_steps", "num_train_epochs"],
+  ["dataset", "raw_text_file"],
+  ["eval_file", "eval_split"],
+];
+
 /**
  * The settings of one run.
  * @throws {ConfigError | FormatError} from the config file
@@ -24,6 +31,11 @@ export interface Settings {
 export function resolve(command: Command, args: Arguments): Settings {
   const file = args.given.get("config");
   const fromFile = typeof file === "string" ? readConfigFile(file, command) : new Map<OptionName, Setting>();
+  for (const [a, b] of ALTERNATIVES) {
+    // The command line wins over the file's other way of saying it, too.
+    if (args.given.has(a) && !args.given.has(b)) fromFile.delete(b);
+    else if (args.given.has(b) && !args.given.has(a)) fromFile.delete(a);
+  }
   const named = new Map([...fromFile, ...args.given]);
   const config = defaults();
   const preset = command === "train" ? choosePreset(named) : null;

@@ -16,6 +16,7 @@ import { EMBEDDED, embeddedFile } from "./assets.ts";
 import type { Config } from "./config.ts";
 import type { CliContext } from "./context.ts";
 import { findDataset } from "./find_model.ts";
+import type { Settings } from "./settings.ts";
 
 /** The tokenizer with the chat template that --chat_template names. */
 export function chooseTemplate(tokenizer: Tokenizer, { chat_template: wanted }: Config): Tokenizer {
@@ -36,21 +37,30 @@ export interface TrainData {
   readonly notes: readonly string[];
 }
 
+/** The data's file or folder, which is looked for before a model is fetched. */
+export async function findData(config: Config, context: CliContext): Promise<string> {
+  const { eval_file: held } = config;
+  if (held !== null && !existsSync(held)) {
+    throw new ConfigError(`Cannot use --eval_file ${held}: there is no such file`);
+  }
+  return await findDataset(config.raw_text_file ?? config.dataset!, config, context);
+}
+
 /**
  * Opens, renders and tokenises the data, and holds a part of it out where the settings ask for it.
  * @throws {DataError | ConfigError} what cannot be read, rendered or trained on
  */
 export async function loadData(
-  config: Config,
+  { config, given }: Settings,
+  path: string,
   tokenizer: Tokenizer,
   source: ModelSource,
   context: CliContext,
 ): Promise<TrainData> {
-  const name = config.raw_text_file ?? config.dataset!;
-  const path = await findDataset(name, config, context);
   const options = { columns: columnMap(config.columns), skipBadRows: config.skip_bad_rows };
   const limit = config.max_samples === null ? {} : { limit: config.max_samples };
   const dataset = await openDataset(path, { ...options, ...limit });
+  checkPreference(config, dataset);
   const { terminal } = context;
   const how: PrepareOptions = {
     maxLength: Math.min(config.max_seq_length, source.config.maxPos),
@@ -63,7 +73,9 @@ export async function loadData(
   };
   const { rows, counts, notes } = await prepare(dataset, tokenizer, how);
   const file = config.eval_file ??
-    (name === "embedded" ? await embeddedFile(context.packageUrl, EMBEDDED.heldOut) : null);
+    (config.dataset === "embedded" && !given.has("eval_split")
+      ? await embeddedFile(context.packageUrl, EMBEDDED.heldOut)
+      : null);
   const all = [...dataset.notes, ...notes];
   const told = (note: string) => [...all, `Held out: ${note}`];
   if (file !== null) {
@@ -77,6 +89,12 @@ export async function loadData(
   }
   const { train, eval: heldOut } = splitRows(rows, size, config.seed);
   return { dataset, rows: train, heldOut, counts, notes: told(`${heldOut.length} of ${rows.length} rows`) };
+}
+
+/** @throws {ConfigError} when there is nothing to choose in the data */
+function checkPreference({ preference }: Config, { format, source }: Dataset): void {
+  if (preference === "refuse" || format === "preference" || format === "completion") return;
+  throw new ConfigError(`Cannot use --preference ${preference}: the records of ${source} have no rejected answers`);
 }
 
 /** `instruction=question` pairs: our column, the file's. */

@@ -32,7 +32,7 @@ import { findModel, type FoundModel } from "./find_model.ts";
 import { loraOptions } from "./lora_options.ts";
 import { planRun } from "./plan_run.ts";
 import type { Settings } from "./settings.ts";
-import { chooseTemplate, loadData } from "./train_data.ts";
+import { chooseTemplate, findData, loadData } from "./train_data.ts";
 
 /** Everything known before the weights are read. */
 export interface TrainSetup {
@@ -54,7 +54,8 @@ export interface TrainSetup {
 }
 
 /** Opens and plans. The caller closes `source` and the rows. */
-export async function setUp({ config, given }: Settings, be: Backend, context: CliContext): Promise<TrainSetup> {
+export async function setUp(settings: Settings, be: Backend, context: CliContext): Promise<TrainSetup> {
+  const { config, given } = settings, path = await findData(config, context);
   const found = await findModel(config, context);
   if (found.adapter) {
     throw new ConfigError(`Cannot train ${found.name}: it is an adapter; train its base, or go on with --resume`);
@@ -65,7 +66,7 @@ export async function setUp({ config, given }: Settings, be: Backend, context: C
   if (config.bias !== "none" && !source.tensors.some((t) => t.hf.endsWith(".bias"))) {
     throw new ConfigError(`Cannot use --bias ${config.bias}: the model has no biases`);
   }
-  const data = await loadData(config, tokenizer, source, context);
+  const data = await loadData(settings, path, tokenizer, source, context);
   const lora = config.full_finetuning ? null : loraOptions(config, source, found.name);
   const rows = { rows: data.rows, heldOut: data.heldOut };
   const feed = {

@@ -123,6 +123,15 @@ async function writeTokenizer(dir: string, model: MergedModel, tokenizer: Tokeni
 }
 
 /**
+ * Makes all that stands beside the weights once and writes nothing.
+ * @throws {ConfigError} for what `writeModelFolder` would only meet at its end
+ */
+export function checkModelFolder(model: MergedModel, tokenizer: Tokenizer): void {
+  configText(model, typeOfFolder(model));
+  if (model.source.gguf) tokenizerFiles(model.source.gguf.meta, tokenizer, model.source.path);
+}
+
+/**
  * Writes the folder, which is made if need be.
  * @returns names of the weight files
  * @throws {ConfigError} for values that the type cannot hold, or a source that transformers' config cannot describe

@@ -107,6 +107,11 @@ export function stemOf(source: ModelSource): string {
   return basename(resolve(source.path)).replace(/\.gguf$/, "").replace(/[-._](I?Q\d\w*|B?F16|F32)$/i, "");
 }
 
+/** Where a GGUF of a type goes. */
+export function ggufPath(dir: string, stem: string, quantization: Quantization): string {
+  return join(dir, `${stem}.${quantization.toUpperCase()}.gguf`);
+}
+
 /**
  * Writes a model in every form asked for, and compares what can be compared.
  * @returns what was written, in the order of the formats
@@ -175,8 +180,7 @@ async function exportGguf(
   quantization: Quantization,
   reference: Reference | null,
 ): Promise<ExportedFile> {
-  const stem = o.name ?? stemOf(o.source);
-  const path = join(o.outDir, `${stem}.${quantization.toUpperCase()}.gguf`);
+  const path = ggufPath(o.outDir, o.name ?? stemOf(o.source), quantization);
   if (existsSync(path) && resolve(path) === resolve(o.source.path)) {
     throw new ConfigError(`Cannot write '${path}': it is the model being exported; choose another folder or name`);
   }

@@ -20,6 +20,7 @@ import process from "node:process";
 import { ConfigError, FormatError } from "../core/errors.ts";
 import { defaultCache, RepoCache, type RepoKind, safePath } from "./cache.ts";
 import { datasetFiles, modelFiles, type RepoFile } from "./choose_files.ts";
+import { hubToken } from "./token.ts";
 
 /** How the Hub is reached. */
 export interface HubOptions {
@@ -121,7 +122,7 @@ function abortable(signal: AbortSignal): typeof fetch {
 
 async function connect(kind: RepoKind, name: string, o: HubOptions): Promise<Access> {
   const hub = await import("@huggingface/hub");
-  const token = o.token ?? process.env.HF_TOKEN ?? process.env.HUGGING_FACE_HUB_TOKEN;
+  const token = hubToken(o.token);
   const endpoint = o.endpoint ?? process.env.HF_ENDPOINT;
   const signal = o.signal;
   const access = {

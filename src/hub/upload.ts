@@ -3,6 +3,7 @@ import { openAsBlob, readdirSync } from "node:fs";
 import { join, relative, sep } from "node:path";
 import process from "node:process";
 import { ConfigError } from "../core/errors.ts";
+import { hubToken } from "./token.ts";
 
 /** How and where to upload. */
 export interface UploadOptions {
@@ -30,7 +31,7 @@ export async function uploadFolder(
   takes: (path: string) => boolean = () => true,
 ): Promise<string> {
   const files = list(dir).filter(takes);
-  const token = o.token ?? process.env.HF_TOKEN ?? process.env.HUGGING_FACE_HUB_TOKEN;
+  const token = hubToken(o.token);
   if (!token) throw new ConfigError(`Cannot push to ${repo}: a token is needed (--hub_token or HF_TOKEN)`);
   const endpoint = o.endpoint ?? process.env.HF_ENDPOINT;
   const hub = await import("@huggingface/hub");

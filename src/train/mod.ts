@@ -12,6 +12,6 @@ export type { MemoryPlan } from "./plan.ts";
 export { curveSvg, drawCurve, type Point } from "./curve.ts";
 export { type EvalFigures, evalLine, type MetricsLine, readMetrics, type TrainFigures, trainLine } from "./metrics.ts";
 export { OPTIMIZER_NAMES } from "./optimizers.ts";
-export { latestCheckpoint } from "./state.ts";
+export { checkResume, latestCheckpoint } from "./state.ts";
 export { passOptions, train, type TrainEvent, type TrainResult, type TrainRun } from "./trainer.ts";
 export type { OptimOptions, ScheduleName, StepMetrics } from "./types.ts";

@@ -9,7 +9,7 @@
 import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import process from "node:process";
-import { ConfigError, FormatError } from "../core/errors.ts";
+import { ConfigError, DataError, FormatError } from "../core/errors.ts";
 import { writeWhole } from "../formats/new_file.ts";
 import { openSafetensors } from "../formats/safetensors.ts";
 import { type TensorToWrite, writeSafetensors } from "../formats/safetensors_write.ts";
@@ -106,6 +106,16 @@ export function latestCheckpoint(dir: string): string | null {
   return checkpoints(dir).at(-1)?.path ?? null;
 }
 
+/**
+ * Whether a run with these settings can go on from the newest checkpoint, without reading its tensors.
+ * @throws {DataError | FormatError | ConfigError} when there is none, when it cannot be read, or is of another run
+ */
+export function checkResume(dir: string, settings: RunState["settings"]): void {
+  const path = latestCheckpoint(dir);
+  if (!path) throw new DataError(`Cannot resume: there is no checkpoint in ${dir}`);
+  checkSettings(path, readState(path).settings, settings);
+}
+
 /** Removes all checkpoints of an earlier run, and what an interrupted save left. */
 export function clearCheckpoints(dir: string): void {
   for (const { path } of checkpoints(dir)) rmSync(path, { recursive: true, force: true });
@@ -125,6 +135,14 @@ export function clearLeftovers(dir: string): void {
  * @throws {FormatError} when a file of it is missing or malformed
  */
 export function readCheckpoint(path: string): Checkpoint {
+  return {
+    state: readState(path),
+    params: readAll(join(path, "params.safetensors")),
+    moments: readAll(join(path, "optimizer.safetensors")),
+  };
+}
+
+function readState(path: string): RunState {
   const place = join(path, "state.json");
   let state: RunState;
   try {
@@ -135,11 +153,7 @@ export function readCheckpoint(path: string): Checkpoint {
   if (state.version !== 1) {
     throw new FormatError(`Cannot resume from ${path}: its version is ${state.version}`, place, 0);
   }
-  return {
-    state,
-    params: readAll(join(path, "params.safetensors")),
-    moments: readAll(join(path, "optimizer.safetensors")),
-  };
+  return state;
 }
 
 function readAll(path: string): Map<string, HostTensor> {

@@ -162,6 +162,9 @@ function adaptRanks({ model, optim, adaptiveRank }: TrainRun, optimizer: Optimiz
   return new AdaptiveRank(model.be, model.params!, optimizer, optim, adaptiveRank);
 }
 
+/** Where a step is computed in this thread, only a turn of the event loop lets a signal (Ctrl-C) be heard. */
+const turn = () => new Promise((resolve) => setImmediate(resolve));
+
 /** One session of a run. */
 class Training {
   readonly #run: TrainRun;
@@ -194,13 +197,16 @@ class Training {
   async go(): Promise<TrainResult> {
     const run = this.#run, { totalSteps } = run.optim;
     this.#start();
-    if (this.#step === 0) await this.#evaluate();
+    if (this.#step === 0) {
+      await this.#evaluate();
+      // Nothing is trained yet that a checkpoint could hold.
+      if (run.heldOut) run.signal?.throwIfAborted();
+    }
     let ended: TrainResult["ended"] = "done";
     for (const batches of feed(run.rows, run.feed, this.#place)) {
       if (this.#step >= totalSteps) break;
       await this.#train(batches);
-      // Where a step is computed in this thread, only a turn of the event loop lets a signal (Ctrl-C) be heard.
-      await new Promise((resolve) => setImmediate(resolve));
+      await turn();
       if (await this.#afterStep()) {
         ended = "early stop";
         break;
@@ -313,14 +319,16 @@ class Training {
     });
   }
 
-  /** Mean loss over the trained tokens of the held-out rows. */
+  /** Mean loss over the trained tokens of the held-out rows; null without any, and when interrupted. */
   async #evaluate(): Promise<EvalFigures | null> {
-    const { heldOut, evalBatchSize } = this.#run;
+    const { heldOut, evalBatchSize, signal } = this.#run;
     if (!heldOut) return null;
     this.#log();
     const started = performance.now();
     let sum = 0, tokens = 0;
     for (const batch of batches(heldOut, { batchSize: evalBatchSize, seed: 0, shuffle: false })) {
+      await turn();
+      if (signal?.aborted) return null;
       const e = await this.#stepper.evaluate(batch);
       sum += e.loss * e.tokens;
       tokens += e.tokens;

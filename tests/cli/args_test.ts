@@ -126,6 +126,12 @@ test("values out of kind or range are refused with what the flag takes", () => {
   expect(() => train("--max_steps")).toThrow("a value must follow");
 });
 
+test("one dash is not enough, and betas of 1 would divide by zero", () => {
+  expect(() => parseArgs("train", ["-r", "3"])).toThrow("Unknown flag -r: flags have two dashes, as --r");
+  expect(() => parseArgs("train", ["--adam_beta1", "1"])).toThrow("it takes 0 to 0.9999999");
+  expect(() => parseArgs("train", ["--adam_epsilon", "0"])).toThrow("it takes 1e-30 to 1");
+});
+
 test("a bare argument is the model where a command takes one", () => {
   const s = resolve("serve", parseArgs("serve", ["m.gguf", "--port", "0"]));
   expect(s.config).toMatchObject({ model_name: "m.gguf", port: 0 });

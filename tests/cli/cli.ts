@@ -16,13 +16,19 @@ export interface Outcome {
 }
 
 /** Runs one command on one thread of wasm. `signal` stands for Ctrl-C. */
-export async function cli(argv: readonly string[], o: { signal?: AbortSignal; tty?: boolean } = {}): Promise<Outcome> {
+export async function cli(
+  argv: readonly string[],
+  o: { signal?: AbortSignal; tty?: boolean; onLine?: (line: string) => void } = {},
+): Promise<Outcome> {
   const out: string[] = [], notes: string[] = [], statusLines: string[] = [];
   let open = "";
   const terminal: Terminal = {
     tty: o.tty ?? false,
     columns: 100,
-    out: (line) => out.push(line),
+    out: (line) => {
+      out.push(line);
+      o.onLine?.(line);
+    },
     write: (text) => {
       const lines = (open + text).split("\n");
       open = lines.pop()!;

@@ -4,6 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "../../src/cli/args.ts";
 import { writeConfig } from "../../src/cli/config_file.ts";
+import { refuse } from "../../src/cli/refuse.ts";
 import { resolve } from "../../src/cli/settings.ts";
 
 const dir = mkdtempSync(join(tmpdir(), "unsloth-config-"));
@@ -42,6 +43,21 @@ test("the config that a run writes gives the same config back, secrets left out"
   const again = train("--config", file("written.yaml", text));
   expect({ ...again.config, config: null, hub_token: "hf_x" }).toEqual(first.config);
   expect(again.given.has("stride")).toBe(false); // a default in a file is not a wish that must act
+});
+
+test("a flag wins over the file's other way of saying the same", () => {
+  const epochs = file("epochs.yaml", "epochs: 2\neval_split: 4\n");
+  const s = train("--config", epochs, "--max_steps", "7", "--eval_file", "held.jsonl");
+  expect([s.config.max_steps, s.config.num_train_epochs]).toEqual([7, null]);
+  expect([s.config.eval_file, s.config.eval_split]).toEqual(["held.jsonl", 0]);
+  expect(() => refuse(s)).not.toThrow();
+  const both = file("both.yaml", "epochs: 2\nmax_steps: 7\n");
+  expect(() => refuse(train("--config", both))).toThrow("each replaces the other");
+});
+
+test("the config of a preset's run with epochs can be given back", () => {
+  const text = writeConfig(train("--epochs", "2").config, "train");
+  expect(() => refuse(train("--config", file("preset.yaml", text)))).not.toThrow();
 });
 
 test("mistakes in a file name the file and the setting", () => {

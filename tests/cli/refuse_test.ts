@@ -1,3 +1,4 @@
+import process from "node:process";
 import { expect, test } from "vitest";
 import { parseArgs } from "../../src/cli/args.ts";
 import { refuse } from "../../src/cli/refuse.ts";
@@ -62,6 +63,16 @@ const REFUSED: [argv: string, says: RegExp][] = [
   ["--push_gguf --hub_path a/b", /--push_gguf: it acts only with --save_gguf/],
   ["--save_gguf --push_gguf", /name the repository with --hub_path/],
   ["--hub_path a/b", /--hub_path: it acts only with/],
+  ["--save_gguf --push_gguf --hub_path me --hub_token x", /--hub_path me: it looks like org\/name/],
+  ["--save_gguf --push_gguf --hub_path me/it --hub_token x --offline", /Cannot push with --offline/],
+  ["--lora_alpha 0", /--lora_alpha 0: the adapters would never act/],
+  ["--full_finetuning --save_model --save_method mlx", /--save_method mlx with --full_finetuning/],
+  ["--use_dora --save_model --save_method lora_gguf", /lora_gguf with --use_dora/],
+  ["--bias all --save_model --save_method mlx", /--save_method mlx with --bias all/],
+  ["--optim sgd --adam_beta1 0.8", /--adam_beta1: it acts only with --optim adamw/],
+  ["--optim adafactor --adam_beta2 0.8", /--adam_beta2: it acts only with/],
+  ["--optim lion_32bit --adam_epsilon 1e-6", /--adam_epsilon: it acts only with --optim adamw/],
+  ["--lr_scheduler_type constant --warmup_steps 3", /--warmup_steps: it acts only with a schedule that has a warm-up/],
   ["--packing --group_by_length", /--group_by_length/],
   ["--raw_text_file t --chunk_size 8 --stride 8", /less than --chunk_size 8/],
   ["--backend wasm --device 1", /--device: it acts only with --backend cuda, metal or auto/],
@@ -70,6 +81,21 @@ const REFUSED: [argv: string, says: RegExp][] = [
 
 test.each(REFUSED)("train %s is refused by name", (argv, says) => {
   expect(() => check(...argv.split(" "))).toThrow(says);
+});
+
+test("a push needs a token before the run, not after it", () => {
+  const push = ["--save_gguf", "--push_gguf", "--hub_path", "me/it"];
+  const { HF_TOKEN, HUGGING_FACE_HUB_TOKEN } = process.env;
+  try {
+    delete process.env.HF_TOKEN;
+    delete process.env.HUGGING_FACE_HUB_TOKEN;
+    expect(() => check(...push)).toThrow("a token is needed (--hub_token or HF_TOKEN)");
+    process.env.HF_TOKEN = "hf_x";
+    expect(() => check(...push)).not.toThrow();
+  } finally {
+    delete process.env.HF_TOKEN;
+    Object.assign(process.env, HF_TOKEN && { HF_TOKEN }, HUGGING_FACE_HUB_TOKEN && { HUGGING_FACE_HUB_TOKEN });
+  }
 });
 
 test("all reasons are told at once", () => {

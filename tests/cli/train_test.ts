@@ -107,9 +107,63 @@ test("what would fail at the end is refused before the beginning", async () => {
   expect(await failure("--chat_template", "none.jinja")).toContain("--chat_template none.jinja");
   writeFileSync(join(tiny.dir, "file"), "");
   expect(await failure("--output_dir", join(tiny.dir, "file"))).toContain("Cannot write to --output_dir");
+  expect(await failure("--save_gguf", "--imatrix", join(tiny.dir, "none"))).toContain("there is no such file");
+  writeFileSync(join(tiny.dir, "blank.txt"), " \n");
+  expect(await failure("--save_gguf", "--imatrix", join(tiny.dir, "blank.txt"))).toContain("it is empty");
+  expect(await failure("--save_model", "--save_path", tiny.model)).toContain("the model itself lies there");
+  expect(await failure("--eval_file", join(tiny.dir, "none"))).toContain("--eval_file");
+  expect(await failure("--preference", "chosen")).toContain("have no rejected answers");
+  expect(await failure("--revision", "v1")).toContain("is a model on this machine");
+  expect(await failure("--resume")).toContain("there is no checkpoint in");
+  // The data is looked for before a model is fetched: this name would otherwise be asked for at the Hub.
+  const absent = ["--model_name", "org/absent", "--offline", "--dataset", "none.jsonl"];
+  expect(await failure(...absent)).toContain('Cannot find the dataset "none.jsonl"');
   mkdirSync(join(tiny.dir, "empty"));
   expect(await failure("--model_name", join(tiny.dir, "empty"))).toContain("no config.json");
   expect(existsSync(join(tiny.dir, "bad"))).toBe(false);
+});
+
+test("an unfinished run is not lost to a new one in its folder; --resume is checked before the model is loaded", async () => {
+  const stop = new AbortController();
+  const events = cli(base("unfinished", "--max_steps", "100000"), { signal: stop.signal });
+  setTimeout(() => stop.abort(), 1500);
+  expect((await events).status).toBe(130);
+  const anew = await cli(base("unfinished"));
+  expect(anew.notes.at(-1)).toMatch(
+    /Cannot start anew in .*: .*checkpoint-\d+ is of a run that did not end; .*--resume/,
+  );
+  const other = await cli(base("unfinished", "--max_steps", "100000", "--learning_rate", "1", "--resume"));
+  expect(other.notes.at(-1)).toMatch(/Cannot resume from .*learning_rate was .* and is 1/);
+  expect(other.notes.join("\n")).not.toContain("Loading pretrained model");
+  const ended = await cli(base("ended", "--save_steps", "2"));
+  expect([ended.status, (await cli(base("ended"))).status]).toEqual([0, 0]);
+});
+
+test("Ctrl-C after the last step does not lose what was trained", async () => {
+  const stop = new AbortController();
+  const terminal = base("late", "--samples", "2", "--eval_file", held);
+  const run = cli(terminal, { signal: stop.signal, onLine: (line) => line.startsWith("Iter 6: Val") && stop.abort() });
+  expect((await run).status).toBe(0);
+  expect(existsSync(join(tiny.dir, "late", "adapter_model.safetensors"))).toBe(true);
+});
+
+test("--eval_split holds rows out of the embedded instructions too, and warnings name what will not happen", async () => {
+  const dry = async (...more: string[]) => (await cli(["train", "--dry_run", ...more])).out.join("\n");
+  expect(await dry()).toContain("Held out: 55 rows of ");
+  const text = await dry("--eval_split", "7", "--max_steps", "4", "--warmup_steps", "4", "--max_seq_length", "16");
+  expect(text).toContain("Held out: 7 of 333 rows");
+  expect(text).toContain("[WARNING] The warm-up takes all 4 steps");
+  expect(await dry("--learning_rate", "0")).toContain("[WARNING] The learning rate is 0");
+  expect((await cli(["train", "--dataset", data, "--offline", "--dry_run"])).out[0]).toBe(
+    "Only a dataset was given: --model_name is unsloth/llama-3-8b, as in unsloth-cli.py",
+  );
+});
+
+test("the length that rows are cut to is the one that is told", async () => {
+  const long = join(tiny.dir, "long.jsonl");
+  writeFileSync(long, JSON.stringify({ text: "owl ".repeat(400) }));
+  const { out } = await cli(base("cut", "--dataset", long, "--dry_run"));
+  expect(out.join("\n")).toMatch(/longer than 128 tokens.* will be truncated to 128/); // the model's, not --max_seq_length's 2048
 });
 
 test("on a screen the progress bar tells the step and the time left", async () => {

@@ -1,4 +1,5 @@
 import { afterAll, beforeAll, expect, test } from "vitest";
+import { Buffer } from "node:buffer";
 import { existsSync, readdirSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import type { Backend } from "../../src/core/backend.ts";
@@ -12,7 +13,14 @@ import { passOptions, train, type TrainEvent, type TrainRun } from "../../src/tr
 import { planArena } from "../../src/train/plan.ts";
 import { Stepper } from "../../src/train/step.ts";
 import { instructions } from "../../tools/embedded/instructions.ts";
+import { WasmBackend } from "../../wasm/backend.ts";
+import * as fma from "../../wasm/kernels_fma.wasm.ts";
+import * as mul from "../../wasm/kernels_mul.wasm.ts";
+import { LinearMemory } from "../../wasm/memory.ts";
 import { createWasmBackend } from "../../wasm/mod.ts";
+import { Pool, SCRATCH_BYTES } from "../../wasm/pool.ts";
+import { fusesMultiplyAdd } from "../../wasm/probe.ts";
+import { CONTROL } from "../../wasm/worker.ts";
 import { tinyModel } from "./tiny_model.ts";
 
 let be: Backend, tiny: Awaited<ReturnType<typeof tinyModel>>, rows: Rows, heldOut: Rows;
@@ -232,4 +240,47 @@ test("passOptions() bounds every batch of every epoch, packed or not", () => {
       }
     }
   }
+});
+
+/** A wasm backend of two threads, and what ends its worker without its knowledge. */
+async function mortal(): Promise<{ be: Backend; kill(): void }> {
+  const { base64 } = fusesMultiplyAdd() ? fma : mul;
+  const module = await WebAssembly.compile(Buffer.from(base64, "base64")), mem = new LinearMemory(1 << 30);
+  mem.reserve(SCRATCH_BYTES, Pool.bytes(2));
+  const pool = await Pool.start(module, mem.memory, SCRATCH_BYTES, 2);
+  const kill = () => {
+    const ctl = new Int32Array(mem.memory.buffer, 0, 256);
+    Atomics.store(ctl, CONTROL.stop, 1);
+    Atomics.add(ctl, CONTROL.generation, 1);
+    Atomics.notify(ctl, CONTROL.generation);
+  };
+  return { be: new WasmBackend(mem, pool, "mortal"), kill };
+}
+
+test("a worker that is killed ends the run with a clear error; its last checkpoint goes on to the bit", async () => {
+  const { be: weak, kill } = await mortal(), source = openModel(tiny.model);
+  const model = await loadModel(source, { backend: weak, lora: LORA, maxLength: 96 });
+  source.close();
+  // The worker's end is an event, heard in one of the pauses between steps: the run is long enough for it.
+  const optim = { ...runOf(model, "").optim, schedule: "constant" as const, totalSteps: 100_000 };
+  const on = (e: TrainEvent) => e.kind === "step" && e.metrics.step === 5 && kill();
+  const run = train(runOf(model, "harmed", { saveEvery: 2, optim, on }));
+  await expect(run).rejects.toThrow(/^Cannot run \w+: worker 1 ended unexpectedly/);
+  weak.close();
+  const totalSteps = readMetrics(join(tiny.dir, "harmed", "metrics.jsonl")).length + 3;
+  const rest = await fresh(), whole = await fresh();
+  await train(runOf(rest, "harmed", { optim: { ...optim, totalSteps }, resume: true }));
+  await train(runOf(whole, "unharmed", { optim: { ...optim, totalSteps } }));
+  expect(losses("harmed")).toEqual(losses("unharmed"));
+  for (const m of [rest, whole]) m.close();
+});
+
+test("an evaluation is interrupted between two batches; before the first step there is nothing to save", async () => {
+  const model = await fresh(), signal = AbortSignal.abort();
+  await expect(train(runOf(model, "early abort", { heldOut, signal }))).rejects.toMatchObject({ name: "AbortError" });
+  const stop = new AbortController(), optim = { ...runOf(model, "").optim, totalSteps: 3 };
+  const on = (e: TrainEvent) => e.kind === "step" && e.metrics.step === 3 && stop.abort();
+  const late = await train(runOf(model, "late abort", { heldOut, optim, signal: stop.signal, on }));
+  expect([late.ended, late.evaluations.length]).toEqual(["done", 1]);
+  model.close();
 });

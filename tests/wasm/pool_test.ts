@@ -12,6 +12,24 @@ import { createWasmBackend } from "../../wasm/mod.ts";
 import { LinearMemory } from "../../wasm/memory.ts";
 import { Pool, SCRATCH_BYTES } from "../../wasm/pool.ts";
 import { fusesMultiplyAdd } from "../../wasm/probe.ts";
+import { CONTROL } from "../../wasm/worker.ts";
+
+/** Ends a pool's workers without its knowledge, as if they had been killed between two jobs. */
+function endWorkers(memory: WebAssembly.Memory): void {
+  const ctl = new Int32Array(memory.buffer, 0, 256);
+  Atomics.store(ctl, CONTROL.stop, 1);
+  Atomics.add(ctl, CONTROL.generation, 1);
+  Atomics.notify(ctl, CONTROL.generation);
+}
+
+/** What a small job fails with; nothing when it does not. */
+function failure(pool: Pool): string | undefined {
+  try {
+    pool.run("fill", "fill", 1, [SCRATCH_BYTES, 1, 4, 0]);
+  } catch (e) {
+    return (e as Error).message;
+  }
+}
 
 const backends: Backend[] = [];
 async function open(threads: number, kernels?: "fma" | "mul"): Promise<Backend> {
@@ -71,6 +89,29 @@ describe("a pool of threads", () => {
       const s = { cu: i32(be, ...cu), maxLen: 3 };
       expect(() => be.attention(x, lse, x, x, x, s, o), `cu ${cu}`).toThrow("bounds must climb");
     }
+  });
+
+  test("says that a worker has ended, and gives out no more work", async () => {
+    const module = await WebAssembly.compile(Buffer.from(base64, "base64")), mem = new LinearMemory(64 << 20);
+    mem.reserve(SCRATCH_BYTES, Pool.bytes(2));
+    const pool = await Pool.start(module, mem.memory, SCRATCH_BYTES, 2);
+    endWorkers(mem.memory);
+    await expect.poll(() => failure(pool), { timeout: 20_000 }).toMatch(
+      /^Cannot run fill: worker 1 ended unexpectedly/,
+    );
+    pool.close();
+  });
+
+  test("does not wait for ever for a worker that was killed in the middle of a job", async () => {
+    const module = await WebAssembly.compile(Buffer.from(base64, "base64")), mem = new LinearMemory(64 << 20);
+    mem.reserve(SCRATCH_BYTES, Pool.bytes(2));
+    const pool = await Pool.start(module, mem.memory, SCRATCH_BYTES, 2, 1);
+    endWorkers(mem.memory);
+    // The job itself writes 1 where joined workers are counted: to the pool that is a worker who joined and never came back.
+    const work = () => pool.run("fill", "fill", 2, [4 * CONTROL.joined, 1, 4, 1]);
+    expect(work).toThrow("Cannot run fill: 1 of 1 workers did not come back from a job");
+    expect(work).toThrow("Cannot run fill: 1 of 1 workers did not come back from a job");
+    pool.close();
   });
 
   test("may be closed twice, and then refuses work", async () => {
