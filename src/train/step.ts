@@ -9,7 +9,7 @@ import { DataError } from "../core/errors.ts";
 import type { Tensor } from "../core/tensor.ts";
 import type { Batch } from "../data/types.ts";
 import type { Model } from "../models/load.ts";
-import { Pass, type PassOptions, shapeOf } from "./pass.ts";
+import { type Inputs, Pass, type PassOptions, shapeOf } from "./pass.ts";
 import { planArena } from "./plan.ts";
 import type { Optimizer } from "./types.ts";
 
@@ -121,9 +121,21 @@ export class Stepper {
    * @param o.adapters false: the model without its adapters. Default true
    */
   async evaluate(b: Batch, o: { adapters?: boolean } = {}): Promise<Evaluation> {
-    const inputs = this.pass.upload(b);
-    this.pass.evaluate(inputs, o.adapters ?? true);
-    const losses = new Float32Array(inputs.loss.shape[0]), perToken = new Float32Array(b.ids.length);
+    return await this.#evaluate(this.pass.upload(b), b.ids.length, o.adapters ?? true);
+  }
+
+  /**
+   * Losses of the model as it is trained (the policy) and without its adapters (the reference), from one upload: what DPO,
+   * KTO and GRPO are made of. Their gradients are those of `step` with `normalize: false` and -dL/d log p as the weights.
+   */
+  async compare(b: Batch): Promise<{ policy: Evaluation; reference: Evaluation }> {
+    const inputs = this.pass.upload(b), policy = await this.#evaluate(inputs, b.ids.length, true);
+    return { policy, reference: await this.#evaluate(inputs, b.ids.length, false) };
+  }
+
+  async #evaluate(inputs: Inputs, n: number, adapters: boolean): Promise<Evaluation> {
+    this.pass.evaluate(inputs, adapters);
+    const losses = new Float32Array(inputs.loss.shape[0]), perToken = new Float32Array(n);
     await this.model.be.download(inputs.loss, losses);
     let loss = 0;
     inputs.trained.forEach((row, i) => loss += perToken[row] = losses[i]);
