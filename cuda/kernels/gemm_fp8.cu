@@ -135,9 +135,9 @@ __device__ __forceinline__ void consume(const Params& p, const Scales& f, int pr
         }
       }
     }
-    write_tile<T, BN>(acc, p, tile.product, m, n, staged, group);
+    write_tile<T, BN>(acc, p, tile.product, m, n, staged);
   }
-  if (t128 == 0) sm90::store_wait_read<0>();
+  if (t128 % 32 == 0) sm90::store_wait_read<0>();
 }
 
 template <class T, int BN, bool BT>

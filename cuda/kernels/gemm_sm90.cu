@@ -70,9 +70,9 @@ __device__ __forceinline__ void consume(const Params& p, int products, uint8_t* 
     sm90::pin(acc);
     if (before >= 0) release(before);
     const int m = (tile.row * 2 + rank) * BM + group * 64;
-    write_tile<T, BN>(acc, p, tile.product, m, tile.col * BN, staged, group);
+    write_tile<T, BN>(acc, p, tile.product, m, tile.col * BN, staged);
   }
-  if (t128 == 0) sm90::store_wait_read<0>();
+  if (t128 % 32 == 0) sm90::store_wait_read<0>();
 }
 
 template <class T, int BN, bool BT>

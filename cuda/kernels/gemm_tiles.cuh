@@ -106,41 +106,45 @@ __device__ __forceinline__ void multiply_up_to_64(float (&acc)[BN / 2], uint64_t
 }
 
 /**
- * Writes the sums of 64 rows from m, BN columns from n, of product q; `staged` is this warpgroup's room of two panels. A wgmma
- * accumulator's layout.
+ * Writes the sums of 64 rows from m, BN columns from n, of product q; a wgmma accumulator's layout. Each warp sends its 16 rows
+ * through room of its own (two panels of 64 columns), so that none waits for another; `staged` is the warpgroup's.
  */
 template <class T, int BN>
-__device__ __forceinline__ void write_tile(float (&acc)[BN / 2], const Params& p, int q, int m, int n, uint8_t* staged, int group) {
-  const int t128 = threadIdx.x % 128, warp = t128 / 32, lane = t128 % 32;
+__device__ __forceinline__ void write_tile(float (&acc)[BN / 2], const Params& p, int q, int m, int n, uint8_t* staged) {
+  constexpr int ROOM = 16 * 128;
+  const int warp = threadIdx.x % 128 / 32, lane = threadIdx.x % 32, row = lane % 16;
+  uint8_t* own = staged + warp * 2 * ROOM;
+  m += warp * 16;
   uint32_t more[16];
-  if (p.addend[q]) load_addend<T>(more, p, q, m + warp * 16 + lane / 4, n);
+  if (p.addend[q]) load_addend<T>(more, p, q, m + lane / 4, n);
 #pragma unroll
   for (int i = 0; i < BN / 2; i++) acc[i] *= p.alpha[q];
   if (p.bias[q]) add_bias<BN>(acc, p, q, n);
 #pragma unroll
   for (int panel = 0; panel < BN / 64; panel++) {
-    uint8_t* dst = staged + (panel & 1) * PANEL;
+    uint8_t* dst = own + (panel & 1) * ROOM;
     if (p.addend[q]) {
 #pragma unroll
       for (int i = 0; i < 16; i++) {
         const float2 x = unpack2<T>(more[i]);
         acc[panel * 32 + 2 * i] += x.x, acc[panel * 32 + 2 * i + 1] += x.y;
       }
-      if (panel + 1 < BN / 64) load_addend<T>(more, p, q, m + warp * 16 + lane / 4, n + (panel + 1) * 64);
+      if (panel + 1 < BN / 64) load_addend<T>(more, p, q, m + lane / 4, n + (panel + 1) * 64);
     }
-    if (t128 == 0) sm90::store_wait_read<1>();
-    sm90::named_barrier(1 + group, 128);
-    const int row = warp * 16 + lane % 16;  // lanes 0-15: the first 8 columns' rows, lanes 16-31: the next 8 columns'
+    if (lane == 0) sm90::store_wait_read<1>();
+    __syncwarp();
 #pragma unroll
-    for (int j = 0; j < 8; j += 2) {
+    for (int j = 0; j < 8; j += 2) {  // lanes 0-15: the first 8 columns' rows, lanes 16-31: the next 8 columns'
       const float* d = &acc[(panel * 8 + j) * 4];
       const uint32_t to = sm90::shared_address(dst) + row * 128 + (((j + lane / 16) ^ (row & 7)) * 16);
       store_matrices(to, pack2<T>(d[0], d[1]), pack2<T>(d[2], d[3]), pack2<T>(d[4], d[5]), pack2<T>(d[6], d[7]));
     }
     sm90::fence_async();
-    sm90::named_barrier(1 + group, 128);
-    if (t128 == 0 && n + panel * 64 < p.N[q] && m < p.M) sm90::store_2d(&p.c[q], dst, n + panel * 64, m);
-    if (t128 == 0) sm90::store_commit();
+    __syncwarp();
+    if (lane == 0) {
+      if (n + panel * 64 < p.N[q] && m < p.M) sm90::store_2d(&p.c[q], dst, n + panel * 64, m);
+      sm90::store_commit();
+    }
   }
 }
 
@@ -162,7 +166,7 @@ inline bool describe(Params& p, size_t M, const Product* products, int count, in
     p.first[i] = s, p.N[i] = static_cast<int>(x.N), p.alpha[i] = x.alpha, p.addend[i] = x.addend;
     p.bias[i] = x.bias, p.bias_type[i] = x.bias_type;
     p.tiles[i + 1] = p.tiles[i] + p.rows * static_cast<int>(blocks(x.N, BN));
-    ok = ok && map_2d(&p.c[i], x.c, M, x.N, 64);
+    ok = ok && map_2d(&p.c[i], x.c, M, x.N, 16);
     for (int j = 0; j < x.segments; j++) p.k[s++] = static_cast<int>(x.segment[j].K);
   }
   p.first[count] = s;

@@ -31,8 +31,9 @@ export async function greedy(model: Model, prompt: Int32Array, steps: number, ad
     be.upload(cut(pos), Int32Array.from(tokens, (_, i) => at + i));
     const run = createRun({ be, arena, pos: cut(pos), cu: cut(seq), maxLen: length, cache, adapters });
     const logits = decoder.logits(slice(decoder.forward(cut(ids), run), n - 1, n), run);
-    const out = new Float32Array(c.vocab);
-    await be.download(logits, out);
+    const out = new Float32Array(c.vocab), wide = be.actDtype === "f32" ? logits : place("f32", 1, c.vocab);
+    if (wide !== logits) be.copy(wide, logits);
+    await be.download(wide, out);
     arena.release(mark);
     softcapLogits(out, c.logitSoftcap);
     return out;
