@@ -9,11 +9,18 @@ import { type Case, optimOf, packRows, values, valuesUnder } from "./case.ts";
 import { type Check, firstDifference, relativeCurve, worstNorm } from "./compare.ts";
 import { greedy, logProbs } from "./decode.ts";
 
-/** Bounds: the model's Q4_1 blocks are read in place, in another order of sums than torch's. */
-const CURVE = 1e-3, LOG_PROBS = 1e-3, MARGIN = { base: 0.01, tuned: 0.05 };
+/** What the losses, log-probabilities and greedy tokens are held to; a token whose margin is smaller may differ. */
+export interface RealBounds {
+  readonly curve: number;
+  readonly logProbs: number;
+  readonly margin: { readonly base: number; readonly tuned: number };
+}
+
+/** In f32: the model's Q4_1 blocks are read in place, in another order of sums than torch's. */
+const F32: RealBounds = { curve: 1e-3, logProbs: 1e-3, margin: { base: 0.01, tuned: 0.05 } };
 
 /** Runs the case on the model file. */
-export async function runReal(c: Case, be: Backend, modelPath: string): Promise<Check[]> {
+export async function runReal(c: Case, be: Backend, modelPath: string, bounds: RealBounds = F32): Promise<Check[]> {
   const source = openModel(modelPath), batches = readBatches(c);
   const maxTokens = Math.max(...batches.map((b) => b.ids.length));
   const maxSequences = Math.max(...batches.map((b) => b.cu.length - 1));
@@ -21,7 +28,7 @@ export async function runReal(c: Case, be: Backend, modelPath: string): Promise<
   const model = await loadModel(source, { backend: be, maxLength: width, lora: c.adapter!.settings });
   source.close();
   writeAdapter(model, c.adapter!);
-  const checks = await prompts(c, model, "base");
+  const checks = await prompts(c, model, "base", bounds);
   const optim = optimOf(c.recipe), optimizer = createOptimizer(be, model.params!, optim);
   const stepper = new Stepper(model, optimizer, { maxTokens, maxSequences, maxLength: width });
   const loss: number[] = [], norm: number[] = [], rate: number[] = [];
@@ -33,12 +40,12 @@ export async function runReal(c: Case, be: Backend, modelPath: string): Promise<
   }
   stepper.close();
   optimizer.close();
-  checks.push({ what: "loss curve", value: relativeCurve(loss, values(c, "loss_curve")), bound: CURVE });
+  checks.push({ what: "loss curve", value: relativeCurve(loss, values(c, "loss_curve")), bound: bounds.curve });
   checks.push({ what: "norm curve", value: relativeCurve(norm, values(c, "grad_norm_curve")), bound: Infinity });
   checks.push({ what: "lr", value: relativeCurve(rate, values(c, "lr_curve")), bound: 1e-7 });
   const trained = new Map([...await model.trained()].map(([n, t]) => [n, t.values]));
   checks.push({ what: "final", value: worstNorm(trained, valuesUnder(c, "final.")).worst, bound: Infinity });
-  checks.push(...await prompts(c, model, "tuned"));
+  checks.push(...await prompts(c, model, "tuned", bounds));
   model.close();
   return checks;
 }
@@ -54,12 +61,12 @@ function readBatches(c: Case): Batch[] {
 }
 
 /** Greedy tokens and top log-probabilities of every prompt. */
-async function prompts(c: Case, model: Model, kind: "base" | "tuned"): Promise<Check[]> {
+async function prompts(c: Case, model: Model, kind: "base" | "tuned", bounds: RealBounds): Promise<Check[]> {
   let worst = 0, differs = "", compared = 0, total = 0;
   for (let i = 0; c.golden.tensors.has(`prompt${i}.ids`); i++) {
     const wanted = values(c, `prompt${i}.${kind}.greedy`), ids = Int32Array.from(values(c, `prompt${i}.ids`));
     const found = await greedy(model, ids, wanted.length, kind === "tuned");
-    const part = firstDifference(found.tokens, wanted, values(c, `prompt${i}.${kind}.margin`), MARGIN[kind]);
+    const part = firstDifference(found.tokens, wanted, values(c, `prompt${i}.${kind}.margin`), bounds.margin[kind]);
     if (part.at !== null) differs ||= `prompt ${i} token ${part.at}`;
     compared += part.compared;
     total += wanted.length;
@@ -67,7 +74,7 @@ async function prompts(c: Case, model: Model, kind: "base" | "tuned"): Promise<C
     values(c, `prompt${i}.${kind}.top_logprobs`).forEach((x, j) => worst = Math.max(worst, Math.abs(p[top[j]] - x)));
   }
   return [
-    { what: `${kind} log-probs`, value: worst, bound: kind === "base" ? LOG_PROBS : Infinity },
+    { what: `${kind} log-probs`, value: worst, bound: kind === "base" ? bounds.logProbs : Infinity },
     { what: `${kind} greedy`, value: differs ? 1 : 0, bound: 0, note: differs || `${compared}/${total}` },
   ];
 }

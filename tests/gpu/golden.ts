@@ -1,5 +1,5 @@
 /**
- * The golden cases on CUDA: `deno run -A tests/gpu/golden.ts DIR [case]`. In f32 within WASM's bounds; in bf16 the first
+ * The golden cases on CUDA: `deno run -A --no-config tests/gpu/golden.ts DIR [f32,bf16] [case]`. In f32 within WASM's bounds; in bf16 the first
  * gradients by relative norm and the twenty losses, since a run in 8-bit mantissas can only follow an f32 one so far.
  * @module
  */
@@ -62,12 +62,12 @@ async function runBf16(c: Case, be: Backend): Promise<Check[]> {
   ];
 }
 
-const [dir, only] = process.argv.slice(2);
+const [dir, types = "f32,bf16", only] = process.argv.slice(2);
 let missed = 0;
 for (const path of findCases(dir)) {
   const c = openCase(path);
   if (only && c.name !== only) continue;
-  for (const actDtype of ["f32", "bf16"] as const) {
+  for (const actDtype of types.split(",") as ("f32" | "bf16")[]) {
     const be = await candidate.open({ actDtype }), start = performance.now();
     try {
       const checks = actDtype === "f32" ? await runTiny(c, be, F32, c.dir) : await runBf16(c, be);
