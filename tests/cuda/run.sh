@@ -35,8 +35,14 @@ step_tsan() {
 }
 step_pending() {
   build plain "-O2"
-  "$work/plain/host_test" pending 1000 1500 >"$work/log" || fail "pending: $(head -20 "$work/log")"
-  say pending "held back as at once: $(grep pending: "$work/log")"
+  "$work/plain/host_test" pending 1000 1000 >"$work/log" || fail "pending: $(head -20 "$work/log")"
+  # the same with a ring that comes round after a few products
+  sed 's/size_t{64} << 20/size_t{12} << 10/; s#RING / 16#RING / 4#' "$root/cuda/host/pending.cpp" >"$work/small_ring.cpp"
+  ! cmp -s "$work/small_ring.cpp" "$root/cuda/host/pending.cpp" || fail "pending: the ring is not where this script looks for it"
+  g++ -std=c++17 -O2 -Isim/include "-I$root/cuda/host" -c "$work/small_ring.cpp" -o "$work/small_ring.o"
+  g++ $(ls "$work"/plain/*.o | grep -v host_pending) "$work/small_ring.o" -o "$work/small_ring" -lpthread
+  "$work/small_ring" pending 5000 500 >"$work/log2" || fail "pending, small ring: $(head -20 "$work/log2")"
+  say pending "held back as at once: $(grep pending: "$work/log"); a ring of 12 KiB: $(grep pending: "$work/log2")"
 }
 step_quick() {
   build plain "-O2"

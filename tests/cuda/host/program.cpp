@@ -22,17 +22,21 @@ struct Maker {
   int wildness = 5;  // percent of tensors that lie anywhere
 
   void habits() {
-    rows = ROWS[chance(80) ? 0 : below(3)], trans_b = chance(75), dtype = chance(90) ? US_BF16 : US_F16;
+    rows = ROWS[chance(80) ? 0 : below(3)], trans_b = chance(75), dtype = chance(70) ? US_BF16 : US_F16;
     rank = RANKS[chance(70) ? 0 : below(3)], wide = WIDE[chance(60) ? 0 : below(3)];
-    wildness = chance(30) ? 30 : 4;
+    wildness = chance(30) ? 25 : 4;
   }
-  /** One of a few places of 4 KiB for activations, of 8 KiB for weights, of 1 KiB for thin results; or anywhere. */
+  /** One of a few places of 4 KiB for activations, of 16 KiB for weights, of 1 KiB for thin results; or anywhere. */
   T place(uint32_t type, std::vector<uint32_t> shape) {
     T t = view(1, 0, type, shape);
     const uint64_t bytes = size_of(t), grid = bytes <= 1024 ? 1024 : bytes <= 4096 ? 4096 : 16384;
-    const uint64_t from = bytes <= 1024 ? 0 : bytes <= 4096 ? 8 << 10 : 32 << 10, places = bytes <= 1024 ? 5 : bytes <= 4096 ? 5 : 3;
+    const uint64_t from = bytes <= 1024 ? 0 : bytes <= 4096 ? 8 << 10 : 48 << 10, places = bytes <= 1024 ? 8 : bytes <= 4096 ? 10 : 8;
     uint64_t at = from + below(places) * grid;
-    if (chance(wildness)) at = below((ARENA - bytes) / 16) * 16 + (chance(10) && type != US_FP8_128 ? 4 : 0);
+    T other;
+    const bool beside = chance(wildness) && recent(chance(40) ? results : chance(50) ? thins : inputs, other);
+    if (beside) at = offset_of(other) + (chance(50) ? 0 : below(size_of(other) / 16) * 16);
+    else if (chance(wildness)) at = below((ARENA - bytes) / 16) * 16 + (chance(10) ? 4 : 0);
+    if (type == US_FP8_128) at = at / 16 * 16;
     t.off_lo = static_cast<uint32_t>(std::min(at, (ARENA - bytes) / 256 * 256));
     return t;
   }
@@ -61,6 +65,10 @@ struct Maker {
     if (chance(15)) s.t[3] = place(chance(50) ? uint32_t{US_F32} : dtype, {cols(c)});
     if (chance(5)) {  // a base weight of 8 bits
       s.t[1] = input(128), c = place(dtype, {rows, 128}), s.t[2] = place(US_FP8_128, {128, 128}), s.t[3] = {};
+    }
+    if (chance(8)) {  // as narrow as a rank, but a product
+      c = place(dtype, {rows, rank}), s.t[2] = trans_b ? place(dtype, {rank, K}) : place(dtype, {K, rank}), s.t[3] = {};
+      thins.push_back(c);
     }
     s.t[0] = c, s.trans_b = trans_b, s.alpha = chance(95) ? 1.0f : 2.0f;
     results.push_back(c);
@@ -115,6 +123,7 @@ struct Maker {
       if (chance(25)) recent(results, t);
       else if (chance(25)) recent(thins, t);
       else if (chance(20)) recent(inputs, t);
+      else if (chance(30)) t = place(dtype, {wide, wide});
       t.dtype = dtype;
     }
     const bool exact = s.kind == Step::SCALE || s.kind == Step::COPY || s.kind == Step::FILL;
@@ -126,7 +135,7 @@ struct Maker {
   Step next() {
     if (chance(5)) habits();
     const uint64_t x = below(100);
-    return x < 28 ? product() : x < 48 ? thin() : x < 68 ? join() : x < 82 ? tall() : x < 90 ? sum() : other();
+    return x < 30 ? product() : x < 50 ? thin() : x < 71 ? join() : x < 85 ? tall() : x < 92 ? sum() : other();
   }
   /** Kernels need a product's result to lie apart from what it reads, and a sum's to be an operand or apart. */
   static bool legal(const Step& s) {

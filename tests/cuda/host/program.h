@@ -17,7 +17,7 @@ struct Step {
   std::string text() const;
 };
 
-constexpr uint64_t ARENA = 96 << 10;
+constexpr uint64_t ARENA = 192 << 10;
 
 struct Program {
   std::vector<Step> body;  // operations only: run once, then recorded

@@ -1,5 +1,5 @@
 // The kernels as seen by cuda/host, on the CPU, in whole numbers: a 16-bit element is a number modulo 2^16, an f32 one modulo
-// 2^32, a factor the whole number nearest. Rounding a sum once or at each addition is then the same to the bit, so products
+// 2^32, a factor the whole number nearest; f16 stores three times its number, so that it is not bf16. Rounding a sum once or at each addition is then the same to the bit, so products
 // that waited and joined must give exactly what they give one by one, and every bit that went wrong shows. The thresholds on
 // sizes are smaller than the real kernels'. Each launch also asserts what makes it one launch: nothing that one part of it
 // writes is read or written by another.
@@ -26,9 +26,12 @@ uint32_t at(const void* p, int dtype, size_t i) {
   uint32_t x = 0;
   if (width(dtype) == 32 || width(dtype) == 16) memcpy(&x, c + i * width(dtype) / 8, width(dtype) / 8);
   else memcpy(&x, c + i * width(dtype) / 8, 1);
-  return x;
+  return dtype == F16 ? x * 43691 & 0xffff : x;  // 3 * 43691 = 1 modulo 2^16
 }
-void put(void* p, int dtype, size_t i, uint32_t x) { memcpy(static_cast<char*>(p) + i * width(dtype) / 8, &x, width(dtype) / 8); }
+void put(void* p, int dtype, size_t i, uint32_t x) {
+  if (dtype == F16) x *= 3;
+  memcpy(static_cast<char*>(p) + i * width(dtype) / 8, &x, width(dtype) / 8);
+}
 uint32_t whole(float x) { return static_cast<uint32_t>(static_cast<int32_t>(x)); }
 
 /** What a launch reads and writes. `owner`: a part may read what it writes itself. */
