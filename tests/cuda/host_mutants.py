@@ -78,7 +78,7 @@ PENDING = [
     ('device.cpp', 'if ((rc = enter(s)) || (rc = flush_pending())) return nullptr;', 'if ((rc = enter(s))) return nullptr;'),
     ('device.cpp', 'drop_pending();  // the recording writes the ring', ';'),
     ('device.cpp', 's.capturing = true, drop_pending();', 's.capturing = true;'),
-    ('device.cpp', 'const int unfinished = flush_pending();', 'const int unfinished = 0;'),
+    ('device.cpp', 'int unfinished = flush_pending();', 'int unfinished = 0;'),
     ('device.cpp', 'if (const int rc = settle(nullptr, 0, writes, 1)) return rc;\n  return fill', 'return fill'),
     ('ops.cpp', 'if (a.written) writes[w++]', 'if (false) writes[w++]'),
     ('ops.cpp', 'if (SETTLE)', 'if (false)'),
@@ -139,11 +139,31 @@ REST = [
     ('device.cpp', 'if (graph) cudaGraphDestroy(graph);', ';'),
     ('device.cpp', 'g->exec = nullptr, g->generation++;', 'g->exec = nullptr;'),
     ('device.cpp', 'for (char* p : s.retired) cudaFree(p);\n    s.retired.clear();', 's.retired.clear();'),
+    ('offload.cpp', 'if (e == cudaSuccess) e = cudaStreamWaitEvent(c.stream, c.launched, 0);', ';'),
+    ('offload.cpp', 'cudaError_t e = cudaStreamWaitEvent(s.stream, h->copied, 0);', 'cudaError_t e = cudaSuccess;'),
+    ('offload.cpp', 'if (e == cudaSuccess) e = cudaEventRecord(h.copied, c.stream);', ';'),
+    ('offload.cpp', 'if (h->epoch != copies().epoch) return US_OK;', ';'),
+    ('offload.cpp', 'c.apart = false, c.epoch++;\n  return e', 'c.apart = false;\n  return e'),
+    ('offload.cpp', 'if (e == cudaSuccess) e = cudaStreamWaitEvent(stream(), c.joined, 0);', ';'),
+    ('offload.cpp', 'if (s.live_graphs > 0) c.retired.push_back(h.p), h.p = nullptr;', ';'),
+    ('offload.cpp', 'free_retired(c);\n  if (c.launched)', 'if (c.launched)'),
+    ('offload.cpp', 'if (const int rc = settle(reads, 1, nullptr, 0)) return rc;', ';'),
+    ('offload.cpp', 'if (const int rc = settle(nullptr, 0, writes, 1)) return rc;', ';'),
+    ('offload.cpp', 'if (taken) return fail', 'if (false) return fail'),
+    ('offload.cpp', 'if (s.capturing) return fail', 'if (false) return fail'),
+    ('offload.cpp', 'if (x.bytes > h->bytes)', 'if (false)'),
+    ('offload.cpp', 'if (h->filled != out.bytes)', 'if (false)'),
+    ('offload.cpp', 'if (h.copied) cudaEventDestroy(h.copied);', ';'),
+    ('device.cpp', 'const int joined = join_copies();', 'const int joined = US_OK;'),
+    ('device.cpp', 'if ((rc = join_copies())) return nullptr;', ';'),
+    ('device.cpp', 'if (s.capturing) return recording("record");\n  if (const int rc = join_copies()) return rc;', 'if (s.capturing) return recording("record");'),
+    ('device.cpp', 'if (const int rc = join_copies()) unfinished = unfinished ? unfinished : rc;', ';'),
+    ('device.cpp', 'release_copies();', ';'),
     ('profile.cpp', 'if (!running || state().capturing) return;', 'if (!running) return;'),
     ('profile.cpp', '|| flush_pending() || s.capturing) return 0;', '|| flush_pending()) return 0;'),
     ('profile.cpp', 'for (const Mark& m : marks) cudaEventDestroy(m.event);', ';'),
 ]
-REST_GROUPS = ['machines', 'library', 'memory', 'graphs', 'profile', 'failures', 'threads', 'few_cycles']
+REST_GROUPS = ['machines', 'library', 'memory', 'graphs', 'profile', 'offload', 'failures', 'threads', 'few_cycles']
 
 
 def run(root, work, number, mutant, build):

@@ -30,6 +30,7 @@ void test_library();
 void test_memory();
 void test_graphs();
 void test_profile();
+void test_offload();
 void test_failures();
 void test_cycles(int cycles);
 void test_threads();

@@ -21,9 +21,12 @@ struct Work {
 }  // namespace
 
 struct FakeStream { std::deque<Work> queue; FakeGraph* into = nullptr; };
-struct FakeEvent { uint64_t recorded = 0, done = 0; FakeStream* of = nullptr; FakeGraph* in = nullptr; };
-struct FakeGraph { std::vector<std::function<void()>> work; bool open = true; };
-struct FakeExec { std::vector<std::function<void()>> work; };
+// in: recorded into that graph, as `mark`; stale: its last record went into a graph that is finished
+struct FakeEvent { uint64_t recorded = 0, done = 0; FakeStream* of = nullptr; FakeGraph* in = nullptr; uint64_t mark = 0; bool stale = false; };
+/** A node of a graph. Nodes of a stream follow each other; a WAIT follows the RECORD of its mark. */
+struct Node { FakeStream* of; Work work; };
+struct FakeExec { FakeStream* main; std::vector<Node> nodes; };
+struct FakeGraph : FakeExec { uint64_t marks = 0; };
 
 namespace fake {
 
@@ -79,16 +82,34 @@ void drain(FakeStream* s) {
 
 void enqueue(FakeStream* s, Work w) {
   known(streams, s, "work for a stream that does not exist");
-  if (s->into) {
-    if (w.kind == Work::RUN) s->into->work.push_back(std::move(w.run));
-    return;
-  }
+  if (s->into) return s->into->nodes.push_back({s, std::move(w)});
   s->queue.push_back(std::move(w));
   if (settings.schedule == EAGER) drain(s);
   while (settings.schedule == RANDOM && random() % 3 == 0) {
     auto which = streams.begin();
     std::advance(which, static_cast<long>(random() % streams.size()));
     if (!(*which)->queue.empty()) step(*which);
+  }
+}
+
+/** An order that the graph allows. LAZY: its first stream as far as it comes; EAGER: the other ones; RANDOM: any. */
+std::vector<std::function<void()>> ordered(const FakeExec& g) {
+  std::map<FakeStream*, std::deque<const Work*>> left;
+  std::vector<std::function<void()>> out;
+  std::set<uint64_t> done;
+  for (const Node& n : g.nodes) left[n.of].push_back(&n.work);
+  for (;;) {
+    std::vector<FakeStream*> ready;
+    for (auto& [s, work] : left)
+      if (!work.empty() && (work[0]->kind != Work::WAIT || done.count(work[0]->version))) ready.push_back(s);
+    if (ready.empty()) return out;
+    FakeStream* next = ready[settings.schedule == RANDOM ? random() % ready.size() : 0];
+    for (FakeStream* s : ready)
+      if (settings.schedule != RANDOM && (s == g.main) == (settings.schedule == LAZY)) next = s;
+    const Work* w = left[next].front();
+    left[next].pop_front();
+    if (w->kind == Work::RECORD) done.insert(w->version);
+    if (w->kind == Work::RUN) out.push_back(w->run);
   }
 }
 
@@ -252,7 +273,9 @@ cudaError_t cudaStreamSynchronize(cudaStream_t s) {
 cudaError_t cudaStreamWaitEvent(cudaStream_t s, cudaEvent_t e, unsigned) {
   POINT();
   known(events, e, "a wait for an event that does not exist");
-  if (e->in) s->into = e->in;  // the stream joins the recording
+  if (e->stale) broken("a wait for an event of a finished recording");
+  if (s->into && !e->in) broken("a recording waits for what is no part of it");
+  if (e->in) s->into = e->in, enqueue(s, {Work::WAIT, {}, nullptr, e->mark});  // the stream joins the recording
   else if (e->of) enqueue(s, {Work::WAIT, {}, e, e->recorded});
   return cudaSuccess;
 }
@@ -279,8 +302,8 @@ cudaError_t cudaEventDestroy(cudaEvent_t e) {
 cudaError_t cudaEventRecord(cudaEvent_t e, cudaStream_t s) {
   POINT();
   known(events, e, "an event is recorded that does not exist");
-  e->in = s->into;
-  if (s->into) return cudaSuccess;
+  e->in = s->into, e->stale = false;
+  if (s->into) return enqueue(s, {Work::RECORD, {}, nullptr, e->mark = ++s->into->marks}), cudaSuccess;
   e->of = s;
   enqueue(s, {Work::RECORD, {}, e, ++e->recorded});
   return cudaSuccess;
@@ -303,22 +326,32 @@ cudaError_t cudaStreamBeginCapture(cudaStream_t s, cudaStreamCaptureMode) {
   POINT();
   known(streams, s, "a recording on a stream that does not exist");
   if (s->into) broken("a recording inside a recording");
-  return graphs.insert(s->into = new FakeGraph), cudaSuccess;
+  return graphs.insert(s->into = new FakeGraph{{s, {}}}), cudaSuccess;
 }
 cudaError_t cudaStreamEndCapture(cudaStream_t s, cudaGraph_t* g) {
   Hold hold(the_lock);
   known(streams, s, "a recording on a stream that does not exist");
   if (!s->into) broken("the end of a recording that was not begun");
   FakeGraph* made = s->into;
-  for (FakeStream* x : streams)
-    if (x->into == made) x->into = nullptr;
-  if (const cudaError_t e = point(); e != cudaSuccess) return graphs.erase(made), delete made, *g = nullptr, e;
+  std::map<FakeStream*, const Work*> ends;
+  std::set<uint64_t> waited;
+  for (const Node& n : made->nodes) ends[n.of] = &n.work;
+  for (const Node& n : made->nodes)
+    if (n.of == s && n.work.kind == Work::WAIT) waited.insert(n.work.version);
+  bool whole = true;  // every stream that joined came back
+  for (auto& [x, last] : ends) whole = whole && (x == s || (last->kind == Work::RECORD && waited.count(last->version)));
+  for (FakeStream* x : streams) x->into = x->into == made ? nullptr : x->into;
+  for (FakeEvent* e : events)
+    if (e->in == made) e->in = nullptr, e->stale = true;
+  cudaError_t e = point();
+  if (e == cudaSuccess && !whole) e = answer(cudaErrorStreamCaptureUnjoined);
+  if (e != cudaSuccess) return graphs.erase(made), delete made, *g = nullptr, e;
   return *g = made, cudaSuccess;
 }
 cudaError_t cudaGraphInstantiate(cudaGraphExec_t* exec, cudaGraph_t g, unsigned long long) {
   POINT();
   known(graphs, g, "an executable of a graph that does not exist");
-  return execs.insert(*exec = new FakeExec{g->work}), cudaSuccess;
+  return execs.insert(*exec = new FakeExec(*g)), cudaSuccess;
 }
 cudaError_t cudaGraphDestroy(cudaGraph_t g) {
   Hold hold(the_lock);
@@ -336,7 +369,7 @@ cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t s) {
   POINT();
   known(execs, exec, "a launch of an executable that does not exist");
   if (s->into) broken("a graph is launched during a recording");
-  for (const auto& w : exec->work) enqueue(s, {Work::RUN, w});
+  for (auto& run : ordered(*exec)) enqueue(s, {Work::RUN, std::move(run)});
   return cudaSuccess;
 }
 cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec) {
