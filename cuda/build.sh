@@ -10,7 +10,7 @@ set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 cd "$root"
 sources=(cuda/host/*.h cuda/host/*.cpp cuda/kernels/*.h cuda/kernels/*.cu cuda/kernels/*.cuh cuda/kernels/*.inc
-  cuda/exports.map cuda/build.sh ffi/unsloth.h ffi/unsloth_ops.h)
+  cuda/exports.map cuda/build.sh ffi/unsloth.h ffi/unsloth_ops.h ffi/unsloth_extras.h)
 hash=$(for f in "${sources[@]}"; do sha256sum <"$f"; done | sha256sum | cut -d' ' -f1)
 [ "${1:-}" = --hash ] && { echo "$hash"; exit 0; }
 

@@ -61,6 +61,7 @@ export const STRUCTS: Readonly<Record<string, readonly Arg[]>> = {
  */
 export const EXTRAS = {
   us_map: { args: ["buf", "buf"], ret: "i32" },
+  us_read: { args: ["buf", "buf"], ret: "i32" },
   us_cache: { args: ["buf"], ret: "i32" },
   us_peak_reset: { args: [], ret: "i32" },
 } as const satisfies Record<string, Signature>;
@@ -74,6 +75,15 @@ export const EXTRA_STRUCTS: Readonly<Record<string, readonly Arg[]>> = {
     "bytes_hi: u32",
     "handle: u32, out",
     "skip: u32, out; where the file's byte off lies in the handle's memory",
+  ),
+  us_read: args(
+    "handle: u32",
+    "off_lo: u32, in the handle's memory",
+    "off_hi: u32",
+    "file_lo: u32, in the file",
+    "file_hi: u32",
+    "bytes_lo: u32",
+    "bytes_hi: u32",
   ),
   us_cache: args(
     "keep_lo: u32, bytes to keep at most; all ones: give nothing back",

@@ -229,6 +229,14 @@ class NativeBackend implements Backend {
     this.#mapped.free(h);
   }
 
+  read(dst: Tensor, file: FileStamp, offset: number): boolean {
+    const { us_read } = this.#extras, bytes = byteLength(dst);
+    if (!us_read) return false;
+    const words = Uint32Array.of(dst.handle, ...split(dst.byteOffset), ...split(offset), ...split(bytes));
+    this.#check(us_read(words, new TextEncoder().encode(`${file.path}\0`)), "read");
+    return true;
+  }
+
   upload(dst: Tensor, src: ArrayBufferView): void {
     const words = this.#transfer(dst, src);
     if (src.byteLength > 0) this.#check(this.#base.us_upload(words, src), "upload");

@@ -71,6 +71,8 @@ const WORDS: Readonly<Record<keyof typeof BASE, string>> = {
 const EXTRA_WORDS: Readonly<Record<keyof typeof EXTRAS, string>> = {
   us_map:
     "Bytes off.. of the file at path (UTF-8, NUL-terminated) as device memory, read only, without a copy: a handle like\n// any other, which no operation, upload or fill may write to. It holds the file's pages until it is freed; the file must\n// not change meanwhile. US_UNSUPPORTED when the device cannot use these pages: upload them instead.",
+  us_read:
+    "Bytes of the file at path (UTF-8, NUL-terminated) to device memory, read by several threads; what is launched after\n// the call sees them.",
   us_cache: "Gives cached memory (freed, and kept for the next us_alloc) back to the system; cached is what is left.",
   us_peak_reset: "From now on us_memory's peak counts from what is in use now.",
 };
@@ -98,7 +100,7 @@ function prototype(name: string, { args, ret }: Signature, words: string): strin
     if (own && i === 0) return `${name}_args*`;
     if (name === "us_upload") return "const void* src";
     if (name === "us_download") return "void* dst";
-    if (name === "us_map") return "const char* path";
+    if (name === "us_map" || name === "us_read") return "const char* path";
     if (t === "buf") return "char* out";
     if (args[i - 1] === "buf") return "uint32_t cap";
     const nouns: Record<string, string> = {

@@ -5,6 +5,7 @@
 #include "unsloth.h"
 
 #define US_HAS_MAP " us_map:befa2754"
+#define US_HAS_READ " us_read:a76d900b"
 #define US_HAS_CACHE " us_cache:bb982253"
 #define US_HAS_PEAK_RESET " us_peak_reset:d226823a"
 
@@ -20,6 +21,19 @@ typedef struct {
 // any other, which no operation, upload or fill may write to. It holds the file's pages until it is freed; the file must
 // not change meanwhile. US_UNSUPPORTED when the device cannot use these pages: upload them instead.
 US_API int32_t us_map(us_map_args*, const char* path);
+
+typedef struct {
+  uint32_t handle;
+  uint32_t off_lo; // in the handle's memory
+  uint32_t off_hi;
+  uint32_t file_lo; // in the file
+  uint32_t file_hi;
+  uint32_t bytes_lo;
+  uint32_t bytes_hi;
+} us_read_args;
+// Bytes of the file at path (UTF-8, NUL-terminated) to device memory, read by several threads; what is launched after
+// the call sees them.
+US_API int32_t us_read(us_read_args*, const char* path);
 
 typedef struct {
   uint32_t keep_lo; // bytes to keep at most; all ones: give nothing back

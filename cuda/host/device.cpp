@@ -2,10 +2,12 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "../../ffi/unsloth_extras.h"
 #include "../kernels/gemm_sm90.h"
 #include "kernels.h"
 #include "offload.h"
 #include "pending.h"
+#include "read_file.h"
 #include "state.h"
 
 using namespace us;
@@ -48,6 +50,7 @@ void release_all(State& s) {
   for (Recording& g : s.graphs)
     if (g.exec) cudaGraphExecDestroy(g.exec), g.exec = nullptr, g.generation++;
   release_copies();
+  release_readers();
   s.remove_all();
   for (Room& room : s.scratch) cudaFree(room.p), room = {};
   for (char* p : s.retired) cudaFree(p);
@@ -80,7 +83,7 @@ int start(State& s, int device) {
 }  // namespace
 
 US_API uint32_t us_abi_version(void) { return US_ABI_VERSION; }
-US_API uint32_t us_ops(char* out, uint32_t cap) { return put_text(US_OP_LIST, out, cap); }
+US_API uint32_t us_ops(char* out, uint32_t cap) { return put_text(US_OP_LIST US_HAS_READ US_HAS_PEAK_RESET, out, cap); }
 US_API uint32_t us_last_error(char* out, uint32_t cap) { return put_text(last_error(), out, cap); }
 
 US_API uint32_t us_device_count(void) {
@@ -304,6 +307,14 @@ US_API int32_t us_memory(us_memory_args* a) {
   a->active_lo = static_cast<uint32_t>(active), a->active_hi = static_cast<uint32_t>(active >> 32);
   a->peak_lo = static_cast<uint32_t>(peak), a->peak_hi = static_cast<uint32_t>(peak >> 32);
   a->limit_lo = static_cast<uint32_t>(limit), a->limit_hi = static_cast<uint32_t>(limit >> 32);
+  return US_OK;
+}
+
+US_API int32_t us_peak_reset(void) {
+  State& s = state();
+  std::lock_guard<std::mutex> hold(s.lock);
+  if (const int rc = enter(s)) return rc;
+  s.peak = s.active;
   return US_OK;
 }
 

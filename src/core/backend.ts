@@ -325,6 +325,12 @@ export interface Backend extends Ops {
    * @throws {MemoryError} when the device has not that many bytes left
    */
   map?(file: FileStamp, offset: number, bytes: number): { handle: Handle; byteOffset: number } | null;
+  /**
+   * Bytes of a file from `offset` to all of `dst`, as they lie, by several threads. Absent, or false: the device does not,
+   * read on the host and `upload`.
+   * @throws {BackendError} when the file cannot be read or has become shorter
+   */
+  read?(dst: Tensor, file: FileStamp, offset: number): boolean;
   /** Bytes of `src` to the start of `dst`; returns when `src` may be reused. Sizes must be equal. */
   upload(dst: Tensor, src: ArrayBufferView): void;
   /** Waits for what was launched, then copies. The only way to read, with `fence`. */

@@ -18,6 +18,7 @@ import type { ModelSource, SourceTensor } from "./source.ts";
 import { startAdapters } from "./start.ts";
 import { mapWeights } from "./mapped.ts";
 import { CHUNK, readRows } from "./rows.ts";
+import { readStraight } from "./straight.ts";
 import { uploadTiles } from "./tiles.ts";
 import { downloadAll, uploadAll } from "./trained.ts";
 
@@ -190,6 +191,7 @@ async function upload(
         await uploadTiles(o.backend, t, source.config, target, scratch);
         continue;
       }
+      if (readStraight(o.backend, t, source.config, target)) continue;
       for (const { from, to, values } of readRows(t, source.config, target.dtype, scratch)) {
         o.backend.upload(slice(target, from, to), values);
         await Promise.resolve();

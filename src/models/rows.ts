@@ -32,7 +32,7 @@ export function* readRows(
   multiple = 1,
 ): Generator<RowChunk> {
   const rows = t.shape[0], heads = headsOf(t, c), head = heads ? rows / heads : 1;
-  const unit = head % multiple === 0 ? head : head * multiple;
+  const unit = head * multiple / gcd(head, multiple);
   const own = as === t.stored.dtype && !(t.ggufAs === "plusOne" && isGguf(t));
   const rowBytes = t.stored.bytes / rows,
     step = Math.max(unit, Math.floor(CHUNK / Math.max(rowBytes, 4) / unit) * unit);
@@ -43,6 +43,10 @@ export function* readRows(
     if (t.ggufAs === "plusOne" && isGguf(t)) { for (let i = 0; i < values.length; i++) values[i] -= 1; }
     yield { from, to, values };
   }
+}
+
+function gcd(a: number, b: number): number {
+  return b === 0 ? a : gcd(b, a % b);
 }
 
 /** Whether the bytes in the file are the tensor as the device wants it: its own type, nothing to put in order. */
