@@ -70,8 +70,8 @@ export interface LoadPretrainedOptions extends HubOptions {
   targetModules?: readonly string[];
   /** Seed of the adapters' start. Default 3407. */
   randomState?: number;
-  /** Keep only the blocks' inputs and recompute. Default false. */
-  gradientCheckpointing?: boolean;
+  /** true: keep only the blocks' inputs and recompute; "offload": keep those in host memory. Default false. */
+  gradientCheckpointing?: boolean | "offload";
   /** Gets sentences worth printing. */
   log?: (sentence: string) => void;
 }

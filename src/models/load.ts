@@ -111,6 +111,7 @@ function inSlab(list: readonly Omit<Placement, "byteOffset">[]): { places: Place
  */
 export async function loadModel(source: ModelSource, o: LoadOptions): Promise<Model> {
   const be = o.backend, plan = planTraining(source, o);
+  const checkpoint = checkpointing(be, source.config.layers, o.checkpoint ?? true);
   const all = placeWeights(source, plan, be).places;
   const mapped = mapWeights(be, source.config, all.filter((p) => !plan.rewritten.has(moduleOf(p.tensor.hf))));
   const { places, bytes } = inSlab(all.filter((p) => !mapped.has(p.tensor.ours)));
@@ -122,7 +123,6 @@ export async function loadModel(source: ModelSource, o: LoadOptions): Promise<Mo
   noteConversions(places, o.note);
   await upload(source, copied, params, plan, o);
   const weights = new Map([...mapped, ...copied]);
-  const checkpoint = checkpointing(source.config.layers, o.checkpoint ?? true);
   const decoder = new Decoder({
     be,
     config: source.config,

@@ -69,7 +69,7 @@ function recordDecoder(
   });
   const decoder = new Decoder({
     ...{ be: rec, config: source.config, weights: new Map(tensors), params, moduleName: moduleNames(source) },
-    checkpoint: checkpointing(source.config.layers, o.checkpoint ?? true),
+    checkpoint: checkpointing(rec, source.config.layers, o.checkpoint ?? true),
     ...{ adapters: plan.adapters, maxLength: o.maxLength },
   });
   return { rec, decoder, params, weights: bytes };

@@ -91,6 +91,21 @@ function plan(mode: CheckpointMode, batchSize: number, budget?: number) {
   });
 }
 
+test("inputs cannot move to host memory where that is the device's: refused before anything is placed", async () => {
+  const be = await createWasmBackend({ threads: 1 }), before = be.memory().active;
+  const load = loadModel(tinySource(TINY.llama), {
+    backend: be,
+    maxLength: 16,
+    lora: tinyLora(),
+    checkpoint: "offload",
+  });
+  await expect(load).rejects.toThrow(
+    "Cannot move blocks' inputs to host memory on wasm: nothing to gain: host memory is device memory",
+  );
+  expect(be.memory().active).toBe(before);
+  be.close();
+});
+
 describe("a plan of Llama-3.2-3B's shape", () => {
   test("takes 20 GiB at batch 4 when everything stays, and as much as the arithmetic says of what is recomputed", () => {
     expect(plan("none", 4).memory.total).toBeLessThan(20 * GIB);
