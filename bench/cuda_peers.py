@@ -1,5 +1,5 @@
 """GEMMs and attention of this library against cuBLAS, cuDNN and FlashAttention-2 (through PyTorch), in one run on one GPU:
-    python3 bench/cuda_peers.py [gemm[:q,gate]] [attention] [copy]
+    python3 bench/cuda_peers.py [gemm[:q,gate]] [attention] [copy] [floor] [floor:fp8]
 Random data, outputs poisoned, relative error against f32 or the peer, medians of repeated launches."""
 import ctypes, os, re, sys
 import torch
@@ -130,13 +130,13 @@ def gemm(only="", M=8192):
     print("ROW gemm step ms", {k: round(v, 1) for k, v in total.items()})
 
 
-def copy(_=""):
+def copy():
     a = torch.empty(1 << 30, device="cuda", dtype=torch.uint8)
     b = torch.empty_like(a)
     print(f"ROW copy {2 * a.numel() / theirs(lambda: b.copy_(a)) / 1e9:.2f} TB/s")
 
 
-def attention(_="", batch=4, H=24, K=8, T=2048, d=128):
+def attention(batch=4, H=24, K=8, T=2048, d=128):
     from torch.nn.attention import SDPBackend, sdpa_kernel
     N = batch * T
     q, do = (torch.randn(N, H, d, device="cuda", dtype=torch.bfloat16) for _ in range(2))
@@ -174,7 +174,55 @@ def attention(_="", batch=4, H=24, K=8, T=2048, d=128):
     print(f"ROW attention ours forward {tf:.3f} ms {flops / tf:.0f} TFLOP/s, backward {tb:.3f} ms {2.5 * flops / tb:.0f} TFLOP/s")
 
 
+def floor(kind="bf16", batch=4, T=2048, layers=28, steps=12):
+    """What a step cannot be faster than by the best libraries, as long and as hot as a step: the products of Llama-3.2-3B's shape
+    (q, k, v and gate, up fused; input gradients; the head) by cuBLAS, attention by cuDNN, and 80 GB of memory passes at copy
+    speed (norms, RoPE, SwiGLU, loss, adapters), one after the other. floor:fp8 multiplies the blocks' weights at 8 bits."""
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+    M, D, F, V = batch * T, 3072, 8192, 128256
+    shapes = [(5120, D), (D, D), (2 * F, D), (D, F)]  # [N, K]
+    make = lambda *s: torch.randn(*s, device="cuda", dtype=torch.bfloat16) * 0.05
+    if kind == "fp8":
+        e4m3, one = torch.float8_e4m3fn, torch.ones((), device="cuda")
+        weights = [[(make(n, k).to(e4m3), make(k, n).to(e4m3)) for n, k in shapes] for _ in range(layers)]
+        xs, dys = {k: make(M, k).to(e4m3) for _, k in shapes}, {n: make(M, n).to(e4m3) for n, _ in shapes}
+        mm = lambda a, w: torch._scaled_mm(a, w.t(), one, one, out_dtype=torch.bfloat16, use_fast_accum=True)
+        forward, backward = lambda w, n, k: mm(xs[k], w[0]), lambda w, n, k: mm(dys[n], w[1])
+    else:
+        weights = [[make(n, k) for n, k in shapes] for _ in range(layers)]
+        xs, dys = {k: make(M, k) for _, k in shapes}, {n: make(M, n) for n, _ in shapes}
+        forward, backward = lambda w, n, k: torch.mm(xs[k], w.t()), lambda w, n, k: torch.mm(dys[n], w)
+    head, x, dl = make(V, D), make(2048, D), make(2048, V)
+    q = torch.randn(batch, 24, T, 128, device="cuda", dtype=torch.bfloat16, requires_grad=True)
+    k, v = (torch.randn(batch, 8, T, 128, device="cuda", dtype=torch.bfloat16, requires_grad=True) for _ in range(2))
+    g, half = torch.randn_like(q), 80_000_000_000 // layers // 2
+    a, b = torch.empty(half, device="cuda", dtype=torch.uint8), torch.empty(half, device="cuda", dtype=torch.uint8)
+    times = []
+    for _ in range(steps):
+        marks = [torch.cuda.Event(enable_timing=True) for _ in range(4)]
+        marks[0].record()
+        for layer in weights:
+            for w, (n, kk) in zip(layer, shapes):
+                forward(w, n, kk), backward(w, n, kk)
+        for _ in range(M // 2048):
+            torch.mm(x, head.t()), torch.mm(dl, head)
+        marks[1].record()
+        with sdpa_kernel(SDPBackend.CUDNN_ATTENTION):
+            for _ in range(layers):
+                out = torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
+                torch.autograd.grad(out, (q, k, v), g)
+        marks[2].record()
+        for _ in range(layers):
+            b.copy_(a)
+        marks[3].record()
+        torch.cuda.synchronize()
+        times.append([marks[i].elapsed_time(marks[i + 1]) for i in range(3)])
+    mid = [sorted(t[i] for t in times[3:])[(steps - 3) // 2] for i in range(3)]
+    print(f"ROW floor {kind}: products {mid[0]:.1f} + attention {mid[1]:.1f} + memory {mid[2]:.1f} = {sum(mid):.1f} ms, "
+          f"{M / sum(mid) * 1e3:.0f} tokens/s", flush=True)
+
+
 must(L.us_open(0))
 what = sys.argv[1:] or ["copy", "gemm", "attention"]
 for w in what:
-    globals()[w.split(":")[0]](w.partition(":")[2])
+    globals()[w.split(":")[0]](*w.split(":")[1:])
