@@ -142,6 +142,13 @@ test("--load_in_4bit holds the linears as nf4, exports what was trained, and is 
   expect(again.notes.at(-1)).toContain("Cannot use --load_in_4bit: no linear of");
 });
 
+test("--load_in_fp8 is refused by name where the backend has no 8-bit matrix units", async () => {
+  const argv = ["train", "--model_name", tiny.model, "--dataset", at("data.jsonl"), "--load_in_fp8", "--dry_run"];
+  const run = await cli([...argv, "--backend", "wasm"]);
+  expect(run.status).not.toBe(0);
+  expect(run.notes.at(-1)).toMatch(/Cannot use --load_in_fp8 on wasm: it needs an NVIDIA GPU.*--load_in_4bit/);
+});
+
 test("--full_finetuning trains every weight and saves the model itself", async () => {
   const dir = at("full"),
     run = await cli([
