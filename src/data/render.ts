@@ -150,8 +150,8 @@ function spanByPrefix(chat: Chat, turns: readonly Message[], i: number, text: st
 const MARK = "\u2983answer\u2984";
 
 /**
- * For templates that render a turn otherwise once more follows (by dropping its thoughts, say): the turn's content is
- * exchanged for a mark, and what stands around the mark must stand around the content. The end that follows is trained too.
+ * For templates that render a turn otherwise once more follows (by dropping its thoughts, say): the turn's content
+ * and its calls are exchanged for a mark, and what stands around the mark must stand around them. The end that follows is trained too.
  */
 function spanByContent(
   chat: Chat,
@@ -160,10 +160,11 @@ function spanByContent(
   text: string,
   tokenizer: Tokenizer,
 ): [number, number] | null {
-  if (turns[i]!.tool_calls?.length) return null;
   let marked: string;
   try {
-    marked = chat(turns.map((m, n) => n === i ? { ...m, content: MARK } : m), false);
+    // Calls go with the content: both stand between what opens a turn and what ends it.
+    const { tool_calls: _, ...plain } = turns[i]!;
+    marked = chat(turns.map((m, n) => n === i ? { ...plain, content: MARK } : m), false);
   } catch (e) {
     if (e instanceof DataError) return null;
     throw e;
