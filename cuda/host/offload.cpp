@@ -39,10 +39,10 @@ Copies& copies() {
 }
 
 int make_stream(Copies& c) {
-  if (c.stream) return US_OK;
-  cudaError_t e = cudaStreamCreateWithFlags(&c.stream, cudaStreamNonBlocking);
-  if (e == cudaSuccess) e = cudaEventCreateWithFlags(&c.launched, cudaEventDisableTiming);
-  if (e == cudaSuccess) e = cudaEventCreateWithFlags(&c.joined, cudaEventDisableTiming);
+  cudaError_t e = cudaSuccess;
+  if (!c.stream) e = cudaStreamCreateWithFlags(&c.stream, cudaStreamNonBlocking);
+  if (!c.launched && e == cudaSuccess) e = cudaEventCreateWithFlags(&c.launched, cudaEventDisableTiming);
+  if (!c.joined && e == cudaSuccess) e = cudaEventCreateWithFlags(&c.joined, cudaEventDisableTiming);
   return e == cudaSuccess ? US_OK : cuda_error("host_slot", e);
 }
 
@@ -127,7 +127,9 @@ US_API int32_t us_host_slot(const us_host_slot_args* a) {
   HostSlot& h = c.slots[a->slot];
   const cudaError_t e = cudaHostAlloc(reinterpret_cast<void**>(&h.p), bytes, cudaHostAllocDefault);
   if (e != cudaSuccess) {
-    cudaGetLastError(), h = {};
+    h = {};
+    if (e != cudaErrorMemoryAllocation) return cuda_error("host_slot", e);
+    cudaGetLastError();
     return fail(US_MEMORY, "Cannot pin %.2f GiB of host memory for slot %u: %s", static_cast<double>(bytes) / 1073741824.0,
                 a->slot, cudaGetErrorString(e));
   }

@@ -154,6 +154,8 @@ REST = [
     ('offload.cpp', 'if (x.bytes > h->bytes)', 'if (false)'),
     ('offload.cpp', 'if (h->filled != out.bytes)', 'if (false)'),
     ('offload.cpp', 'if (h.copied) cudaEventDestroy(h.copied);', ';'),
+    ('offload.cpp', 'if (!c.launched && e == cudaSuccess)', 'if (!c.stream && e == cudaSuccess)'),
+    ('offload.cpp', 'if (e != cudaErrorMemoryAllocation) return cuda_error("host_slot", e);', ';'),
     ('device.cpp', 'const int joined = join_copies();', 'const int joined = US_OK;'),
     ('device.cpp', 'if ((rc = join_copies())) return nullptr;', ';'),
     ('device.cpp', 'if (s.capturing) return recording("record");\n  if (const int rc = join_copies()) return rc;', 'if (s.capturing) return recording("record");'),

@@ -15,6 +15,7 @@ build() {
   local newest
   newest=$(ls -t "$root"/cuda/host/* "$root"/cuda/kernels/*.h "$root"/ffi/*.h sim/*.* sim/include/* host/* run.sh | head -1)
   [ "$work/$1/host_test" -ot "$newest" ] || return 0
+  rm -f "$work/$1"/*
   for f in "$root"/cuda/host/*.cpp sim/*.cpp host/*.cpp; do
     case $f in */cuda/host/*) o=host_ ;; sim/*) o=sim_ ;; *) o=test_ ;; esac
     echo "g++ -std=c++17 -g1 -Wall -Wextra -Isim/include $2 -c $f -o $work/$1/$o$(basename "$f").o"

@@ -139,9 +139,24 @@ void rules() {
   check("pinned memory is not the device's", place(5, 1 << 20) == US_OK && memory().active_lo == 1024 && all > 0);
 }
 
+/** Placing host memory fails at each of its calls, and is asked for again while the library is open. */
+void second_try() {
+  for (long call = 1; call <= 5; call++) {
+    us_open(0);
+    const uint32_t h = alloc(64);
+    T x = view(h, 0, US_I32, {16});
+    us_fence();
+    fake::settings.fail_at = call;
+    check("placing fails", place(0, 64) == US_DEVICE && says("invalid argument"));
+    check("and works when it is tried again", place(0, 64) == US_OK && stash(0, x) == US_OK && fetch(x, 0) == US_OK && us_close() == US_OK);
+  }
+}
+
 }  // namespace
 
 void test_offload() {
+  fake::reset();
+  second_try();
   us_slot_wait_args closed{0};
   check("closed", us_slot_wait(&closed) == US_DEVICE);
   for (uint64_t n = 0; n < 40; n++) {

@@ -19,6 +19,12 @@ Trace run(const Program& p, uint64_t number, bool at_once) {
   for (uint8_t& b : start) b = static_cast<uint8_t>(fake::random());
   auto status = [&](int32_t rc) { trace.statuses.push_back(rc); };
   status(upload(arena, 0, start));
+  for (uint32_t slot = 0; slot < SLOTS; slot++) {
+    us_host_slot_args place{slot, SLOT_BYTES, 0};
+    us_stash_args stash{slot, view(arena, slot * 4096, US_U8, {SLOT_BYTES})};
+    us_slot_wait_args wait{slot};
+    status(us_host_slot(&place)), status(us_stash(&stash)), status(us_slot_wait(&wait));
+  }
   for (const Step& s : p.body) status(run_step(s, arena, out));
   us_graph_end_args graph{};
   if (!at_once) {

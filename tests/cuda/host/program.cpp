@@ -128,6 +128,12 @@ struct Maker {
     }
     const bool exact = s.kind == Step::SCALE || s.kind == Step::COPY || s.kind == Step::FILL;
     if (s.kind == Step::QUANTIZE_FP8) s.t[0] = place(US_FP8_128, {128, 128}), s.t[1] = place(dtype, {rows, 128});
+    if (s.kind == Step::STASH || s.kind == Step::FETCH) {
+      s.trans_a = static_cast<uint32_t>(below(SLOTS));
+      do s.t[0] = place(US_BF16, {SLOT_BYTES / 2}), s.t[1] = place(dtype, {rows, wide});
+      while (!disjoint(s.t[0], s.t[1]));
+      if (chance(50)) s.t[1] = {};
+    }
     if (exact) s.t[1] = place(dtype, {rows_of(s.t[0]), cols(s.t[0])});
     s.alpha = 3;
     return s;
@@ -228,6 +234,16 @@ int32_t run_step(const Step& s, uint32_t arena, Bytes& downloaded) {
     case Step::DIVIDE: CALL(divide, t[0], t[1], t[2])
     case Step::QUANTIZE_FP8: CALL(quantize_fp8, t[0], t[1], 128)
     case Step::DROPOUT: CALL(dropout, t[0], t[1], t[2], 6, 0, 1)
+    case Step::STASH:
+    case Step::FETCH: {  // beside the copy something else runs
+      us_stash_args stash{s.trans_a, t[0]};
+      us_fetch_args fetch{t[0], s.trans_a};
+      us_scale_args scale{t[1], t[1], 3};
+      us_slot_wait_args wait{s.trans_a};
+      int32_t rc = s.kind == Step::STASH ? us_stash(&stash) : us_fetch(&fetch);
+      if (!rc && t[1].handle) rc = us_scale(&scale);
+      return rc ? rc : us_slot_wait(&wait);
+    }
     default: return US_INVALID;
   }
 #undef CALL

@@ -8,7 +8,7 @@ struct Step {
   enum Kind {
     MATMUL, ADD, COPY, SCALE, FILL, UPLOAD, DOWNLOAD, FENCE, LAUNCH, EMBED, EMBED_BWD, NORM, NORM_BWD, ROPE, ATTENTION, ATTENTION_BWD,
     CACHE_WRITE, ATTENTION_CACHED, GLU, GLU_BWD, CROSS_ENTROPY, SUM_SQUARES, CLIP_FACTOR, ADAMW, SGD, LION, ADAMW8, ADAFACTOR,
-    NOISE, COL_SUM, COL_DOT, SCALE_COLS, ROW_NORM, DIVIDE, DROPOUT, QUANTIZE_FP8, KINDS
+    NOISE, COL_SUM, COL_DOT, SCALE_COLS, ROW_NORM, DIVIDE, DROPOUT, QUANTIZE_FP8, STASH, FETCH, KINDS
   } kind;
   T t[10] = {};
   uint32_t trans_a = 0, trans_b = 0;
@@ -18,6 +18,8 @@ struct Step {
 };
 
 constexpr uint64_t ARENA = 192 << 10;
+/** Places in host memory for STASH and FETCH, each of this many bytes. */
+constexpr uint32_t SLOTS = 3, SLOT_BYTES = 16 * 72 * 2;
 
 struct Program {
   std::vector<Step> body;  // operations only: run once, then recorded
