@@ -194,7 +194,8 @@ console.log(
     `${(BATCH * LENGTH / median * 1000).toFixed(0)} tokens/s; peak ${(peak / GIB).toFixed(2)} GiB, active ${
       (active / GIB).toFixed(2)
     }, ` +
-    `arena ${(stepper.pass.arena.peakBytes / GIB).toFixed(2)}, planned ${(planned.memory.total / GIB).toFixed(2)}`,
+    `arena ${(stepper.pass.arena.peakBytes / GIB).toFixed(2)}, planned ${(planned.memory.total / GIB).toFixed(2)} ` +
+    `(measured ${(100 * (peak / planned.memory.total - 1)).toFixed(1)} % over)`,
 );
 stepper.close();
 optimizer.close();

@@ -5,7 +5,7 @@
 # map (Deno) or a tsconfig (Bun); golden-real has its ids in the case, so no tokenizer is needed. To carry a runtime to such a
 # machine, take one file: tests/tools/node_modules/deno/deno or tests/tools/node_modules/bun/bin/bun.exe (as `bun`).
 # One line a part and runtime; a part that fails shows its last lines; everything lies under $OUT (a temporary folder).
-# Parts: ops golden real; PARTS="ops real" takes some of them. The exit status is the number of parts that failed.
+# Parts: ops checkpointing golden real; PARTS="ops real" takes some of them. The exit status is the number of parts that failed.
 set -uo pipefail
 cd "$(dirname "$0")/../.."
 data=${1:-../shared} out=${OUT:-$(mktemp -d)} failed=0
@@ -24,7 +24,7 @@ part() {
   fi
 }
 skip() { echo "skip $1: $2"; }
-wanted() { [[ " ${PARTS:-ops golden real} " == *" $1 "* ]]; }
+wanted() { [[ " ${PARTS:-ops checkpointing golden real} " == *" $1 "* ]]; }
 
 if command -v nvidia-smi >/dev/null; then
   nvidia-smi --query-gpu=name,memory.total,driver_version,compute_cap --format=csv,noheader | sed 's/^/     /'
@@ -39,6 +39,7 @@ for r in "${runtimes[@]}"; do
   plain=() mapped=(--tsconfig-override tests/gpu/tsconfig.json)
   [ "$r" = deno ] && plain=(run -A --no-config --no-lock) && mapped=("${plain[@]}" --import-map tests/gpu/import_map.json)
   if wanted ops; then part "$r" operations "${mapped[@]}" tests/gpu/ops.ts; fi
+  if wanted checkpointing; then part "$r" checkpointing "${plain[@]}" tests/gpu/checkpointing.ts; fi
   if wanted golden; then
     # our own cases vary the recipe, which the type of activations does not touch: f32 only
     part "$r" "golden cases of recipes" "${plain[@]}" tests/gpu/golden.ts tests/fixtures/golden f32
