@@ -4,7 +4,6 @@
  */
 import { mkdirSync } from "node:fs";
 import { join } from "node:path";
-import { setImmediate } from "node:timers";
 import { closeAll } from "../core/close.ts";
 import { BackendError, ConfigError, DataError } from "../core/errors.ts";
 import type { Backend } from "../core/backend.ts";
@@ -32,6 +31,7 @@ import {
 import { Stepper } from "./step.ts";
 import { EventFile } from "./tensorboard.ts";
 import type { Optimizer, OptimOptions, StepMetrics } from "./types.ts";
+import { turn } from "./turn.ts";
 
 /** What a run is made of. */
 export interface TrainRun {
@@ -161,9 +161,6 @@ function adaptRanks({ model, optim, adaptiveRank }: TrainRun, optimizer: Optimiz
   }
   return new AdaptiveRank(model.be, model.params!, optimizer, optim, adaptiveRank);
 }
-
-/** Where a step is computed in this thread, only a turn of the event loop lets a signal (Ctrl-C) be heard. */
-const turn = () => new Promise((resolve) => setImmediate(resolve));
 
 /** One session of a run. */
 class Training {

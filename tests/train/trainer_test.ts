@@ -1,7 +1,10 @@
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { Buffer } from "node:buffer";
+import { spawnSync } from "node:child_process";
 import { existsSync, readdirSync, rmSync } from "node:fs";
 import { join } from "node:path";
+import process from "node:process";
+import { fileURLToPath } from "node:url";
 import type { Backend } from "../../src/core/backend.ts";
 import { BackendError } from "../../src/core/errors.ts";
 import { openDataset, prepare, type Rows, selectRows } from "../../src/data/mod.ts";
@@ -283,4 +286,10 @@ test("an evaluation is interrupted between two batches; before the first step th
   const late = await train(runOf(model, "late abort", { heldOut, optim, signal: stop.signal, on }));
   expect([late.ended, late.evaluations.length]).toEqual(["done", 1]);
   model.close();
+});
+
+test("Ctrl-C is heard at the end of the step it comes in, however long steps are", () => {
+  const args = [..."Deno" in globalThis ? ["run", "-A"] : [], fileURLToPath(new URL("hears.ts", import.meta.url))];
+  const { stdout } = spawnSync(process.execPath, args, { encoding: "utf8", timeout: 60_000 });
+  expect(stdout.trim()).toMatch(/^heard after step [34]$/);
 });
