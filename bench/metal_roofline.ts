@@ -45,23 +45,24 @@ export function stepRows(N: number): Row[] {
   const weights = linears.reduce((n, [o, i]) => n + o * i, 0), sides = linears.reduce((n, [o, i]) => n + o + i, 0);
   // per product: a, c and b once; the tiles read a and b again from the cache
   const gemmBytes = (times: number): number => times * L * (weights * WEIGHT + N * sides * ACT);
-  const pairs = N * N / 2;
+  const pairs = N * N / 2, parts = Math.floor(Math.min(D / 512, 128 / Math.ceil(N / 32), 16));
   return [
-    // forward and input gradient: 2 MNK each; 64x64 tile of halves: 10 KiB in, 16 KiB out; 16 accumulators of 2 words, 8 fragments
+    // forward and input gradient: 2 MNK each; 64x64 tile of halves: 10 KiB in, 8 KiB out; 16 accumulators of 2 words, 8 fragments
     {
       kernel: "gemm, weights",
       launches: 14 * L,
       flop: 4 * N * L * weights,
       bytes: gemmBytes(2),
-      threadgroup: 16384,
+      threadgroup: 10240,
       registers: 40,
     },
-    // the three products of each adapter pass (forward, dx, gradients) meet every side once with rank R: 2 N R each
+    // the three products of each adapter pass (forward, dx, gradients) meet every side once with rank R: 2 N R each; x A^T and
+    // dy B are split along the inner axis where they would be fewer than 128 threadgroups, and the f32 parts added
     {
       kernel: "gemm, adapters",
-      launches: 42 * L,
+      launches: (42 + (parts > 1 ? 14 : 0)) * L,
       flop: 6 * N * R * L * sides,
-      bytes: 3 * L * N * sides * ACT,
+      bytes: 3 * L * N * sides * ACT + (parts > 1 ? 14 * L * N * R * 8 * parts : 0),
       threadgroup: 5120,
       registers: 12,
     },
@@ -70,7 +71,7 @@ export function stepRows(N: number): Row[] {
       launches: 2,
       flop: 4 * N * D * V,
       bytes: 2 * (D * V * WEIGHT + N * V * ACT),
-      threadgroup: 16384,
+      threadgroup: 10240,
       registers: 40,
     },
     {

@@ -113,7 +113,7 @@ function rows(): Call[] {
 }
 
 function products(): Call[] {
-  const plain = [[45, 67, 39], [300, 70, 259]].flatMap(([M, K, N]) =>
+  const plain = [[45, 67, 39], [300, 70, 259], [13, 2100, 16]].flatMap(([M, K, N]) =>
     [0, 1, 2, 3].map((i): Call => {
       const o = { transA: (i & 1) === 1, transB: (i & 2) === 2, alpha: 0.5, beta: (i & 1) as 0 | 1 };
       return {

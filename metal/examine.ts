@@ -11,6 +11,7 @@ import { bytesOf, type Dense, type DType, DTYPES, isQuant } from "../src/core/dt
 import { Random } from "../src/core/philox.ts";
 import { numel, type Tensor } from "../src/core/tensor.ts";
 import { type Call, CALLS, type Operand } from "./calls.ts";
+import { readFile, readSubnormals } from "./machine.ts";
 import { measure } from "./measure.ts";
 
 /** What the examination needs. */
@@ -146,6 +147,16 @@ export async function examine(o: ExamineOpts): Promise<boolean> {
             (performance.now() - start).toFixed(0)
           } ms; ${gpu.memory().limit} bytes at most`,
         );
+      }
+      if (actDtype === "f32") {
+        for (const reading of [readSubnormals, readFile]) {
+          const { line, good: fine } = await reading(gpu).catch((e: Error) => ({
+            line: `WRONG ${e.message}`,
+            good: false,
+          }));
+          o.log(line);
+          good &&= fine;
+        }
       }
       const bad: string[] = [];
       let worst = 0;

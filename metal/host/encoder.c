@@ -121,7 +121,7 @@ int32_t launch(const struct call* c) {
     }
     SEND(void, open_encoder, S(setBytes), const void*, NSUInteger, NSUInteger), c->args, (NSUInteger)c->args_bytes,
         (NSUInteger)c->count END;
-    SEND(void, open_encoder, S(dispatch), MTLSize, MTLSize), (MTLSize){c->grid[0], c->grid[1] ? c->grid[1] : 1, 1},
+    SEND(void, open_encoder, S(dispatch), MTLSize, MTLSize), (MTLSize){c->grid[0], c->grid[1] ? c->grid[1] : 1, c->grid[2] ? c->grid[2] : 1},
         (MTLSize){c->threads, 1, 1} END;
     work += c->work;
   }

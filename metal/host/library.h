@@ -69,6 +69,8 @@ bool is_float(uint32_t dtype);
 bool is_quant(uint32_t dtype);
 // Whether its address is a multiple of `bytes`.
 bool aligned(const struct ten* t, uint32_t bytes);
+// Whether loads of four elements are allowed there; of bytes and blocks any address will do.
+bool by_four(const struct ten* t);
 
 // ---- encoder.c: launches into the open command buffer ----
 #define MAX_BUFFERS 10
@@ -80,7 +82,7 @@ struct call {
   uint32_t count;
   const void* args;                      // [[buffer(count)]]
   uint32_t args_bytes, threads;
-  uint64_t grid[2];
+  uint64_t grid[3];                       // threadgroups; 0 is 1
   double work;                           // FLOP or bytes, whichever takes longer: decides where command buffers end
 };
 #define NO_SUFFIX 0xffffffffu

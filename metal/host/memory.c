@@ -137,6 +137,7 @@ struct slot* room_for(enum room which, uint64_t bytes) {
 bool is_float(uint32_t dtype) { return dtype == US_F32 || dtype == US_BF16 || dtype == US_F16; }
 bool is_quant(uint32_t dtype) { return dtype >= US_Q4_0 && dtype <= US_NF4; }
 bool aligned(const struct ten* t, uint32_t bytes) { return !t->slot || t->offset % bytes == 0; }
+bool by_four(const struct ten* t) { return aligned(t, t->dtype == US_F32 ? 16 : 8); }
 
 // Bytes that an element of the type must be aligned to.
 static uint32_t alignment(uint32_t dtype) {

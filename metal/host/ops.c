@@ -5,7 +5,7 @@ _Static_assert(sizeof(struct LossArgs) == 24 && sizeof(struct RopeArgs) == 24, "
 
 static bool wide(const struct ten* const* list, uint32_t count) {
   for (uint32_t i = 0; i < count; i++) {
-    if (list[i] && !aligned(list[i], 16)) return false;
+    if (list[i] && !by_four(list[i])) return false;
   }
   return true;
 }
@@ -50,7 +50,7 @@ OP(copy, 2, OUT(out), NEED(x)) {
   if (!is_float(t[0].dtype)) return no_kernel("copy", t[0].dtype);
   if (!is_weight(t[1].dtype)) return no_kernel("copy", t[1].dtype);
   return each((struct call){.kernel = "copy", .suffix = t[0].dtype,
-                            .fc = {.type = t[1].dtype, .wide = aligned(&t[0], 16), .wide_b = aligned(&t[1], 16)},
+                            .fc = {.type = t[1].dtype, .wide = by_four(&t[0]), .wide_b = by_four(&t[1])},
                             .buffers = {&t[1], &t[0]}, .count = 2}, t[0].numel, 8, (struct EachArgs){0});
 }
 
@@ -152,7 +152,7 @@ OP(embed, 3, OUT(out), NEED(table), NEED(ids)) {
   ONE_TYPE("embed", &t[0]);
   if (!is_weight(t[1].dtype)) return no_kernel("embed", t[1].dtype);
   return each_row((struct call){.kernel = "embed", .suffix = t[0].dtype,
-                                .fc = {.type = t[1].dtype, .wide_b = aligned(&t[1], 16) && t[1].cols % 4 == 0},
+                                .fc = {.type = t[1].dtype, .wide_b = by_four(&t[1]) && t[1].cols % 4 == 0},
                                 .buffers = {&t[1], &t[2], &t[0]}, .count = 3},
                   t[0].rows, (struct RowArgs){.rows = t[1].rows, .cols = t[0].cols, .scale = a->scale});
 }
@@ -166,7 +166,7 @@ OP(embed_bwd, 3, OUT(d_table), NEED(d_out), NEED(ids)) {
 OP(row_norm, 4, OUT(out), NEED(w), NEED(a), NEED(b)) {
   if (!is_weight(t[1].dtype)) return no_kernel("row_norm", t[1].dtype);
   return each_row((struct call){.kernel = "row_norm", .suffix = NO_SUFFIX,
-                                .fc = {.type = t[1].dtype, .wide_b = aligned(&t[1], 16) && t[1].cols % 4 == 0},
+                                .fc = {.type = t[1].dtype, .wide_b = by_four(&t[1]) && t[1].cols % 4 == 0},
                                 .buffers = {&t[1], &t[2], &t[3], &t[0]}, .count = 4},
                   t[1].rows, (struct RowArgs){.rows = t[1].rows, .cols = t[1].cols, .scale = a->scale, .inner = (u32)t[2].shape[0]});
 }
@@ -175,7 +175,7 @@ OP(cross_entropy, 4, OUT(loss), OUT(logits), NEED(target), NEED(weight)) {
   ONE_TYPE("cross_entropy", &t[1]);
   const struct LossArgs args = {t[1].cols, a->softcap, a->smoothing, a->z_loss, 0};
   const struct call c = {
-    .kernel = "cross_entropy", .suffix = t[1].dtype, .fc = {.wide = aligned(&t[1], 16) && t[1].cols % 4 == 0},
+    .kernel = "cross_entropy", .suffix = t[1].dtype, .fc = {.wide = by_four(&t[1]) && t[1].cols % 4 == 0},
     .buffers = {&t[1], &t[2], &t[3], &t[0]}, .count = 4, .args = &args, .args_bytes = sizeof args, .threads = 256,
     .grid = {t[1].rows}, .work = 30.0 * 12 * (double)t[1].numel,
   };

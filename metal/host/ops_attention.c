@@ -27,7 +27,7 @@ static int32_t launch_tiles(struct call c, const struct AttnArgs* g, uint32_t ma
 
 static bool wide(const struct ten* t, uint32_t count, uint64_t d) {
   for (uint32_t i = 0; i < count; i++) {
-    if (!aligned(&t[i], 16)) return false;
+    if (!by_four(&t[i])) return false;
   }
   return d % 4 == 0;
 }
@@ -55,7 +55,7 @@ OP(attention_bwd, 10, OUT(dq), OUT(dk), OUT(dv), NEED(d_out), NEED(q), NEED(k), 
   const struct ten delta = {.slot = room_for(SCRATCH, rows * sizeof(float))};
   if (!delta.slot) return US_MEMORY;
   const uint32_t type = t[4].dtype;
-  const bool pair = aligned(&t[7], 16) && aligned(&t[3], 16) && g.d % 4 == 0;
+  const bool pair = by_four(&t[7]) && by_four(&t[3]) && g.d % 4 == 0;
   status = launch_tiles((struct call){.kernel = sized(sums, g.d), .suffix = type, .fc = {.wide = pair},
                                       .buffers = {&t[7], &t[3], &delta}, .count = 3}, &g, 1, g.H, 2);
   const bool four = wide(&t[3], 4, g.d);

@@ -22,7 +22,8 @@ enum { FC_TYPE, FC_OUT, FC_KIND, FC_TRANS_A, FC_TRANS_B, FC_WIDE, FC_WIDE_B, FC_
 
 struct EachArgs { u64 n, cols; float factor; u32 stream, threshold; i32 integer; };
 struct RowArgs { u64 rows, cols; float eps, plus, scale; u32 inner; };
-struct GemmArgs { u64 m, n, k, first_row; float alpha, beta; u32 bias_type, unused; };
+// span: what of K a threadgroup takes, a multiple of 256; splits: how many spans there are.
+struct GemmArgs { u64 m, n, k, first_row; float alpha, beta; u32 bias_type, span, splits, unused; };
 struct RopeArgs { u32 tokens, heads, d, half_size; float sign, factor; };
 struct AttnArgs { u32 N, H, K, d, S, window; float scale, softcap; };
 struct CacheArgs { u32 N, H, K, d, S, L, window, unused; float scale, softcap; };

@@ -40,7 +40,7 @@ template <typename T> kernel void copy(device const uchar* x [[buffer(0)]], devi
     const ulong i = ulong(at) * 8;
     if (i >= g.n) return;
     float v[8];
-    decode_upto8(x, i, uint(min(g.n - i, ulong(8))), v);
+    decode<8>(x + bytes_of(i & ~ulong(255)), uint(i & 255), uint(min(g.n - i, ulong(8))), v);
     store4(out, i, g.n, float4(v[0], v[1], v[2], v[3]));
     if (i + 4 < g.n) store4(out, i + 4, g.n, float4(v[4], v[5], v[6], v[7]));
 }

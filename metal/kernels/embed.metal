@@ -6,11 +6,11 @@ template <typename T> kernel void embed(device const uchar* table [[buffer(0)]],
                                         uint n [[threadgroup_position_in_grid]], TEAM) {
     const int id = ids[n];
     const bool known = id >= 0 && ulong(id) < g.rows;
-    const ulong row = known ? ulong(id) * g.cols : 0;
+    device const uchar* row = table + (known ? bytes_of(ulong(id) * g.cols) : 0);
     for (ulong i = tid * 8; i < g.cols; i += nsg * 256) {
         float v[8];
         const uint count = uint(min(g.cols - i, ulong(8)));
-        decode_upto8(table, row + i, count, v);
+        decode<8>(row, uint(i), count, v);
         for (uint j = 0; j < count; ++j) out[n * g.cols + i + j] = T(known ? v[j] * g.scale : NAN);
     }
 }

@@ -8,7 +8,7 @@ kernel void row_norm(device const uchar* w [[buffer(0)]], device const float* a 
     for (ulong i = tid * 8; i < g.cols; i += nsg * 256) {
         float v[8], low[8];
         const uint count = uint(min(g.cols - i, ulong(8)));
-        decode_upto8(w, row * g.cols + i, count, v);
+        decode<8>(w + bytes_of(row * g.cols), uint(i), count, v);
         for (uint j = 0; j < 8; ++j) low[j] = 0.0f;
         for (uint r = 0; r < g.inner; ++r) {
             const float br = b[row * g.inner + r];

@@ -54,5 +54,9 @@ run dup_kernel bad "kernel void k(device float* a $B) { a[0] = 1; } kernel void 
 run except bad "kernel void k(device float* a $B) { try { a[0] = 1; } catch (...) {} }"
 run swizzle ok "kernel void k(device float4* a $B) { float4 v = float4(a[0].xy, 1.0f, 2.0f); v.zw = v.xy; a[1] = v.wzyx * 2.0f; a[2] = float4(3.0f); a[3].xyz = float3(half3(1.0h, 2.0h, 3.0h)); }"
 run atomics ok "kernel void k(device atomic_float* a $B, device atomic_uint* n [[buffer(1)]], uint t [[thread_position_in_grid]]) { atomic_fetch_add_explicit(a, 1.0f, memory_order_relaxed); atomic_fetch_max_explicit(n, t, memory_order_relaxed); }"
+run bfloat_implicit bad "kernel void k(device bfloat* a $B) { a[0] = float(a[1]) * 2.0f; }"
+run bfloat_select bad "template <typename T> kernel void k(device T* a $B, uint t [[thread_position_in_grid]]) { a[0] = t > 2 ? a[1] : -INFINITY; } template [[host_name(\"k\")]] kernel decltype(k<bfloat>) k<bfloat>;"
+run bfloat_compound bad "kernel void k(device bfloat* a $B) { a[0] += 1.0f; }"
+run half_implicit ok "kernel void k(device half* a $B) { a[0] = float(a[1]) * 2.0f; }"
 run bfloat_ ok "kernel void k(device bfloat* a $B) { float x = float(a[0]) * 2.0f; a[1] = bfloat(x); }"
 echo "$pass passed, $fail failed"; rm -rf $d; [ $fail = 0 ]

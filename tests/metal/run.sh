@@ -39,7 +39,8 @@ step_dylib() {
   cmp "$work/dylib/libunsloth_metal.dylib" "$file" || fail "dylib: the committed one is not what the sources give; run metal/build.sh"
   grep -q "\"$("$root/metal/build.sh" --hash)\"" "$root/metal/prebuilt.ts" || fail "dylib: metal/prebuilt.ts has another hash"
   grep -q "\"$(sha256sum <"$file" | cut -d' ' -f1)\"" "$root/metal/prebuilt.ts" || fail "dylib: metal/prebuilt.ts has another SHA-256"
-  python3 sim/verify_macho.py "$file" $(grep -ohE 'US_API u?int32_t us_\w+\(' "$root"/ffi/*.h | grep -oE 'us_\w+' | sort -u) >"$work/macho" ||
+  python3 sim/verify_macho.py "$file" us_map us_cache us_peak_reset \
+    $(grep -ohE 'US_API u?int32_t us_\w+\(' "$root"/ffi/unsloth.h "$root"/ffi/unsloth_ops.h | grep -oE 'us_\w+' | sort -u) >"$work/macho" ||
     fail "dylib: $(cat "$work/macho")"
   say dylib "rebuilt to the same $(stat -c %s "$file") bytes; Mach-O, exports and $(grep -oE 'hashes ok [0-9/]+' "$work/macho")"
 }
@@ -82,31 +83,59 @@ step_tsan() {
     >"$work/log" 2>&1 || fail "tsan: $(grep -m1 -A12 WARNING "$work/log" || tail -5 "$work/log")"
   say tsan "ThreadSanitizer, a fiber a GPU thread: $(tail -1 "$work/log")"
 }
+# A barrier's file decides which kernels are compiled and which tests run: all of them would take ten times as long.
+tests_of() { # FILE
+  case $1 in
+    norm | columns) echo norm ;; embed | rope | row_norm) echo rows ;; cross_entropy) echo loss ;; gemm | gemm_rows) echo matmul ;;
+    attention | attention_bwd) echo attention ;; attention_cached) echo cache ;; optimizer | optimizers | adafactor) echo optimizer ;;
+    common) echo "norm rows loss matmul attention cache optimizer" ;; *) echo "no tests know $1" >&2 && exit 1 ;;
+  esac
+}
+only() { # TESTS TEXT: the text with the other files' instances left out, line by line the same
+  local keep="fill"
+  for t in $1; do
+    case $t in
+      norm) keep="$keep norm norm_bwd columns" ;; rows) keep="$keep embed embed_bwd rope columns" ;; loss) keep="$keep cross_entropy" ;;
+      matmul) keep="$keep float gemm_rows gemm_sum" ;; cache) keep="$keep cache_write attention_cached" ;; optimizer) ;;
+      attention) keep="$keep attention attention_delta attention_dq attention_dkv" ;;
+    esac
+  done
+  sed -E "/^(FOR_FLOATS|ATTENTION|GEMM)\\((${keep// /|})[,)]/!s/^(FOR_FLOATS|ATTENTION|GEMM)\\(.*//" "$2"
+}
+build_f32() { # TEXT NAME TESTS: without a sanitizer; results to NAME.results
+  only "$3" "$1" >"$2.metal" && kernels "$2.metal" "$2.o" -O1 && link plain "$2.o" "" "$2"
+}
 barrier_mutant() { # LINE: prints who caught it
-  local m=$work/barrier$1 by=""
+  local m=$work/barrier$1 by="" file tests
+  file=$(head -n "$1" "$work/f32.metal" | grep '^#line' | tail -1 | cut -d'"' -f2) && tests=$(tests_of "${file%.metal}")
   mkdir -p "$m"
-  sed "$1s/\(threadgroup\|simdgroup\)_barrier([^;]*;//" "$work/f32.metal" >"$m/m.metal"
+  sed "$1s/\(threadgroup\|simdgroup\)_barrier([^;]*;//" "$work/f32.metal" >"$m/all.metal"
+  only "$tests" "$m/all.metal" >"$m/m.metal"
   kernels "$m/m.metal" "$m/t.o" "-O1 -g -fsanitize=thread" && link tsan "$m/t.o" -fsanitize=thread "$m/t"
-  ABI_TEST_F32=1 TSAN_OPTIONS=halt_on_error=1 FAKE_METAL_WORKERS=1 timeout 120 setarch -R "$m/t" 0 /dev/null norm rows loss matmul attention cache optimizer \
+  ABI_TEST_F32=1 TSAN_OPTIONS=halt_on_error=1 FAKE_METAL_WORKERS=1 timeout 120 setarch -R "$m/t" 0 /dev/null $tests \
     >"$m/log" 2>&1 || by="tsan $(grep -m1 -oE 'race [^ ]*' "$m/log" | sed 's#.*/##')"
   if [ -z "$by" ]; then
-    kernels "$m/m.metal" "$m/p.o" "-O1" && link plain "$m/p.o" "" "$m/p"
+    build_f32 "$m/all.metal" "$m/p" "$tests"
     for s in 0 1 2 3; do
-      { ABI_TEST_F32=1 timeout 120 "$m/p" $s "$m/r" norm rows loss matmul attention cache optimizer >/dev/null && python3 abi/compare.py "$work/f32" "$m/r" >/dev/null; } || by="results of schedule $s"
+      { ABI_TEST_F32=1 timeout 120 "$m/p" $s "$m/r" $tests >/dev/null && python3 abi/compare.py "$work/f32 $tests.results" "$m/r" >/dev/null; } || by="results of schedule $s"
     done
   fi
-  echo "$(sed -n "$1p" "$work/f32.metal" | tr -s ' ') line $1: ${by:-MISSED}"
+  echo "$file: $(sed -n "$1p" "$work/f32.metal" | tr -s ' ') line $1: ${by:-MISSED}"
   rm -rf "$m"
 }
 step_barriers() {
   tsan_objects && objects plain ""
   grep -vE '(_bf16|_f16)"|^GEMM\((bfloat|half)' "$text" | sed -E 's/(name<float(, D)?>;) *\\$/\1/' >"$work/f32.metal"
-  kernels "$work/f32.metal" "$work/f32.o" -O1 && link plain "$work/f32.o" "" "$work/f32_test"
-  ABI_TEST_F32=1 "$work/f32_test" 0 "$work/f32" norm rows loss matmul attention cache optimizer >"$work/log" || fail "barriers: $(cat "$work/log")"
-  export -f barrier_mutant kernels link
+  # what is left of the text passes without a slip
+  for tests in "norm rows loss matmul attention cache optimizer" norm rows loss matmul attention cache optimizer; do
+    build_f32 "$work/f32.metal" "$work/f32_test" "$tests"
+    ABI_TEST_F32=1 "$work/f32_test" 0 "$work/f32 $tests.results" $tests >"$work/log" || fail "barriers: $(cat "$work/log")"
+  done
+  export -f barrier_mutant kernels link only tests_of build_f32
   export work here root
   grep -nE '(threadgroup|simdgroup)_barrier\(' "$work/f32.metal" | cut -d: -f1 |
     xargs -P "$(nproc)" -I{} bash -c 'cd "$here" && set -e && barrier_mutant {}' >"$work/barriers"
+  [ "$(wc -l <"$work/barriers")" = "$(grep -cE '(threadgroup|simdgroup)_barrier\(' "$work/f32.metal")" ] || fail "barriers: not all were tried"
   ! grep MISSED "$work/barriers" || fail "barriers: removed and not noticed"
   say barriers "$(wc -l <"$work/barriers") removed one by one, all caught; $(grep -c tsan "$work/barriers") by ThreadSanitizer"
 }

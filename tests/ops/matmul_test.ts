@@ -65,6 +65,14 @@ const weights = WEIGHTS.flatMap((b) => [
   matmulCase(`adds a product with ${b}`, { M: 33, N: 256, K: 7 }, { beta: 1, alpha: 0.5 }, { b }),
 ]);
 
+/** Few results over a long inner axis, as x·Aᵀ of an adapter: backends split it, and add the parts in a fixed order. */
+const long = [
+  ...TRANSPOSES.map((o) => matmulCase("multiplies", { M: 21, N: 16, K: 1100 }, o)),
+  matmulCase("adds, with a bias,", { M: 40, N: 8, K: 2049 }, { transB: true, alpha: 0.5, beta: 1 }, { bias: true }),
+  matmulCase("reads an f32 adapter,", { M: 9, N: 16, K: 1536 }, { transB: true }, { b: "f32" }),
+  matmulCase("reads q4_k,", { M: 9, N: 24, K: 1536 }, { transB: true }, { b: "q4_k" }),
+];
+
 /** What a LoRA step multiplies: activations by f32 adapters, activations by activations into f32 gradients. */
 const mixed: Case[] = [
   {
@@ -106,6 +114,7 @@ testOp("matmul", [
   ...dense,
   ...options,
   ...weights,
+  ...long,
   {
     name: "flattens leading axes",
     tensors: { a: input([3, 5, 8]), b: input([6, 8]), c: output([3, 5, 6]) },

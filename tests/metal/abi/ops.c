@@ -80,6 +80,12 @@ static void matmuls(uint32_t A) {
     run("matmul", A, us(matmul)(&(us_matmul_args){c, a, b, t ? bias : NONE, t & 1, t >> 1, 0.5f, (float)(t & 1)}), c);
     let_go(a), let_go(b), let_go(c), let_go(bias);
   }
+  for (uint32_t t = 0; t < 4; t++) {  // few tiles, a long inner axis: split, and the parts added
+    T a = t & 1 ? fresh(A, 1, 2100, 13, 0, 0) : fresh(A, 1, 13, 2100, 0, 0), b = t & 2 ? fresh(US_F32, 1, 16, 2100, 0, 0) : fresh(US_F32, 1, 2100, 16, 0, 0);
+    T c = fresh(t == 3 ? US_F32 : A, 1, 13, 16, 0, 0), bias = fresh(US_F32, 1, 16, 0, 0, 0);
+    run("matmul split", A, us(matmul)(&(us_matmul_args){c, a, b, t ? bias : NONE, t & 1, t >> 1, 0.5f, (float)(t & 1)}), c);
+    let_go(a), let_go(b), let_go(c), let_go(bias);
+  }
   T big = fresh(A, 1, 300, 70, 0, 0), weight = fresh(A, 1, 259, 70, 0, 0), out = tensor(US_F32, 300, 259, 0, 0);
   run("matmul of large tiles", A, us(matmul)(&(us_matmul_args){out, big, weight, NONE, 0, 1, 1, 0}), out);
   let_go(big), let_go(weight), let_go(out);
