@@ -28,7 +28,7 @@ for p in ${PTX-80}; do targets+=(-gencode "arch=compute_$p,code=compute_$p"); do
 device=(-O3 -DNDEBUG -std=c++17 --extended-lambda --expt-relaxed-constexpr -diag-suppress 177 -Xfatbin=-compress-all
   -Xcompiler "-fPIC,-fvisibility=hidden,-Wall" "${targets[@]}")
 # The host part brings its C++ runtime with it: zig's, linked in, or g++'s.
-host=(-O2 -DNDEBUG -std=c++17 -fPIC -fvisibility=hidden -fno-exceptions -fno-rtti -Wall "-I$cu/include")
+host=(-O2 -DNDEBUG -std=c++17 -fPIC -fvisibility=hidden -fno-exceptions -fno-rtti -fno-asynchronous-unwind-tables -Wall "-I$cu/include")
 if python3 -m ziglang version >/dev/null 2>&1; then
   cxx=(python3 -m ziglang c++ -target x86_64-linux-gnu.2.17)
   host+=(-fno-sanitize=undefined)
@@ -60,7 +60,7 @@ compile() {
 }
 list=()
 for f in cuda/host/*.cpp cuda/kernels/*.cu; do
-  case $f in *.cu) flags=${device[*]} ;; *) flags=${cxx[*]} ;; esac
+  case $f in *.cu) flags=${device[*]} ;; *) flags="${cxx[*]} ${host[*]}" ;; esac
   o=$objects/$(basename "$f").$(echo "$(with_headers "$f" | sha256sum) $flags" | sha256sum | cut -c1-24).o
   list+=("$o")
   [ -f "$o" ] && continue
@@ -73,7 +73,7 @@ for o in "${list[@]}"; do [ -f "$o" ] || { echo "Cannot link: $o was not built" 
 # No -rdc, so no device link: any linker will do. The version script keeps cudart's and C++'s symbols inside; nodelete,
 # because the runtime's exit handlers must outlive a dlclose.
 out=cuda/prebuilt/linux-x64/libunsloth_cuda.so
-"${cxx[@]}" -shared -s -Wl,--gc-sections -Wl,-z,nodelete -Wl,--version-script=cuda/exports.map -o "$out" "${list[@]}" \
+"${cxx[@]}" -shared -s -Wl,--gc-sections -Wl,--hash-style=gnu -Wl,-z,nodelete -Wl,--version-script=cuda/exports.map -o "$out" "${list[@]}" \
   "-L$cu/lib" "-L$cu/lib64" -lcudart_static -ldl -lpthread -lrt
 cat >cuda/prebuilt.ts <<END
 /** Written by cuda/build.sh: which sources the prebuilt library was built from, and which file it is. @module */

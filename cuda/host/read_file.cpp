@@ -4,11 +4,11 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <string.h>
 #include <unistd.h>
 
 #include <atomic>
-#include <thread>
 
 #include "../../ffi/unsloth_extras.h"
 #include "offload.h"
@@ -61,7 +61,7 @@ bool read_piece(Job& job, char* p, uint64_t at, size_t bytes) {
   return true;
 }
 
-void run_reader(Job& job, Buffer (&own)[BUFFERS]) {
+void read_pieces(Job& job, Buffer (&own)[BUFFERS]) {
   cudaError_t e = cudaSetDevice(job.device);
   for (int turn = 0; e == cudaSuccess && !job.failed(); turn++) {
     const uint64_t at = job.next.fetch_add(PIECE);
@@ -76,13 +76,25 @@ void run_reader(Job& job, Buffer (&own)[BUFFERS]) {
   if (e != cudaSuccess) job.cuda = e;
 }
 
+/** A thread of pthreads: C++'s brings 80 KB of library with it. */
+struct Reader { Job* job; int number; pthread_t thread; bool started; };
+void* run_reader(void* p) {
+  Reader& r = *static_cast<Reader*>(p);
+  read_pieces(*r.job, buffers[r.number]);
+  return nullptr;
+}
+
 int run(Job& job, const char* path) {
   const uint64_t pieces = (job.bytes + PIECE - 1) / PIECE;
   const int readers = pieces < READERS ? static_cast<int>(pieces) : READERS;
-  std::thread threads[READERS];
-  for (int i = 1; i < readers; i++) threads[i] = std::thread(run_reader, std::ref(job), std::ref(buffers[i]));
-  run_reader(job, buffers[0]);
-  for (int i = 1; i < readers; i++) threads[i].join();
+  Reader more[READERS];
+  for (int i = 1; i < readers; i++) {  // a thread that does not start leaves its pieces to the others
+    more[i] = {&job, i, {}, false};
+    more[i].started = pthread_create(&more[i].thread, nullptr, run_reader, &more[i]) == 0;
+  }
+  read_pieces(job, buffers[0]);
+  for (int i = 1; i < readers; i++)
+    if (more[i].started) pthread_join(more[i].thread, nullptr);
   if (job.system) return fail(US_INVALID, "Cannot read '%s': %s", path, strerror(job.system));
   if (job.shorter) return fail(US_INVALID, "Cannot read '%s': it became shorter while open", path);
   return job.cuda ? cuda_error("read", static_cast<cudaError_t>(job.cuda.load())) : US_OK;
