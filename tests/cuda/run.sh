@@ -25,14 +25,14 @@ build() {
 
 step_asan() {
   build asan "-O1 -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer"
-  "$work/asan/host_test" machines library memory graphs profile offload failures threads cycles >"$work/log" 2>&1 || fail "asan: $(head -40 "$work/log")"
+  "$work/asan/host_test" machines library memory graphs profile offload read read_failures failures threads cycles >"$work/log" 2>&1 || fail "asan: $(head -40 "$work/log")"
   "$work/asan/host_test" pending 1 100 >"$work/log2" 2>&1 || fail "asan: $(head -40 "$work/log2")"
   say asan "AddressSanitizer and UBSan: $(tail -1 "$work/log"); $(grep failures: "$work/log"); $(grep pending: "$work/log2")"
 }
 step_tsan() {
   build tsan "-O1 -fsanitize=thread"
-  TSAN_OPTIONS=halt_on_error=1 setarch -R "$work/tsan/host_test" threads >"$work/log" 2>&1 || fail "tsan: $(head -40 "$work/log")"
-  say tsan "ThreadSanitizer, four threads: $(tail -1 "$work/log")"
+  TSAN_OPTIONS=halt_on_error=1 setarch -R "$work/tsan/host_test" threads read >"$work/log" 2>&1 || fail "tsan: $(head -40 "$work/log")"
+  say tsan "ThreadSanitizer, four threads and the file's readers: $(tail -1 "$work/log")"
 }
 step_pending() {
   build plain "-O2"
@@ -47,7 +47,7 @@ step_pending() {
 }
 step_quick() {
   build plain "-O2"
-  "$work/plain/host_test" machines library memory graphs profile offload failures threads few_cycles >"$work/log3" || fail "quick: $(grep FAIL "$work/log3")"
+  "$work/plain/host_test" machines library memory graphs profile offload read read_failures failures threads few_cycles >"$work/log3" || fail "quick: $(grep FAIL "$work/log3")"
   "$work/plain/host_test" pending 1 200 >"$work/log4" || fail "quick: $(grep FAIL "$work/log4")"
   say quick "$(tail -1 "$work/log3"); $(grep pending: "$work/log4")"
 }

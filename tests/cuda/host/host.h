@@ -31,6 +31,8 @@ void test_memory();
 void test_graphs();
 void test_profile();
 void test_offload();
+void test_read();
+void test_read_failures();
 void test_failures();
 void test_cycles(int cycles);
 void test_threads();

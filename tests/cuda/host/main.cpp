@@ -57,6 +57,8 @@ int main(int argc, char** argv) {
   if (wanted("graphs")) test_graphs();
   if (wanted("profile")) test_profile();
   if (wanted("offload")) test_offload();
+  if (wanted("read")) test_read();
+  if (wanted("read_failures")) test_read_failures();
   if (wanted("failures")) test_failures();
   if (wanted("threads")) test_threads();
   if (argc == 4 && !strcmp(argv[1], "pending")) test_pending(strtoull(argv[2], nullptr, 10), strtoull(argv[3], nullptr, 10));

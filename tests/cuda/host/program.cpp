@@ -17,13 +17,14 @@ bool disjoint(const T& a, const T& b) {
 
 /** What a maker of calls has in hand: what was written lately, and the habits of this stretch. */
 struct Maker {
-  std::vector<T> thins, results, inputs;
+  std::vector<T> thins, results, inputs, adapters;
   uint32_t rows = 16, trans_b = 1, dtype = US_BF16, rank = 16, wide = 72;
   int wildness = 5;  // percent of tensors that lie anywhere
+  int burst = 0;     // so many more calls are thin products of one input and additions to one result
 
   void habits() {
     rows = ROWS[chance(80) ? 0 : below(3)], trans_b = chance(75), dtype = chance(70) ? US_BF16 : US_F16;
-    rank = RANKS[chance(70) ? 0 : below(3)], wide = WIDE[chance(60) ? 0 : below(3)];
+    rank = RANKS[chance(60) ? 0 : below(3)], wide = WIDE[chance(60) ? 0 : below(3)];
     wildness = chance(30) ? 25 : 4;
   }
   /** One of a few places of 4 KiB for activations, of 16 KiB for weights, of 1 KiB for thin results; or anywhere. */
@@ -42,6 +43,7 @@ struct Maker {
   }
   template <class V> bool recent(const V& list, T& t) {
     if (list.empty() || chance(15)) return false;
+    if (burst > 0) return t = list.back(), true;
     t = list[list.size() - 1 - below(chance(85) ? std::min<size_t>(list.size(), 3) : list.size())];
     return true;
   }
@@ -90,6 +92,7 @@ struct Maker {
     const uint32_t r = cols(xa), N = cols(c);
     s.t[0] = c, s.t[1] = xa, s.t[2] = trans_b ? place(US_F32, {N, r}) : place(US_F32, {r, N});
     s.trans_b = trans_b, s.alpha = factor(), s.beta = chance(92);
+    adapters.push_back(s.t[2]);
     return s;
   }
   Step tall() {
@@ -134,12 +137,15 @@ struct Maker {
       while (!disjoint(s.t[0], s.t[1]));
       if (chance(50)) s.t[1] = {};
     }
+    if (exact && chance(25) && recent(adapters, s.t[0])) return s.t[1] = s.t[0], s.alpha = 3, s;
     if (exact) s.t[1] = place(dtype, {rows_of(s.t[0]), cols(s.t[0])});
     s.alpha = 3;
     return s;
   }
   Step next() {
     if (chance(5)) habits();
+    if (chance(4)) burst = 10;
+    if (burst > 0) return --burst == 9 ? product() : chance(45) ? thin() : join();
     const uint64_t x = below(100);
     return x < 30 ? product() : x < 50 ? thin() : x < 71 ? join() : x < 85 ? tall() : x < 92 ? sum() : other();
   }
