@@ -1,6 +1,6 @@
 /** Written by cuda/build.sh: which sources the prebuilt library was built from, and which file it is. @module */
 
 /** SHA-256 over the SHA-256 of each source, as `cuda/build.sh --hash` prints it. */
-export const SOURCES_SHA256 = "9b19f733f1eb7a569e7217071dba0dca2157695af1e7244f0494ea8f5b920186";
+export const SOURCES_SHA256 = "01f27af26a01e8d3787c6e117c30b9c9097bff9c8e16bf64eb80a18459eece67";
 /** SHA-256 of prebuilt/linux-x64/libunsloth_cuda.so. */
-export const LIBRARY_SHA256 = "7a22176adfc1c1fad2c35dbb6418fca82443caaa59298fff26e45938c2fb89a6";
+export const LIBRARY_SHA256 = "0ab2aa8385189e89c7edd8ce5096ecd542e644b17528325d03be7b3325ae5795";

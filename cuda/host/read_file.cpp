@@ -130,12 +130,15 @@ US_API int32_t us_read(us_read_args* a, const char* path) {
                 static_cast<unsigned long long>(offset), slot->bytes);
   }
   if (bytes == 0) return US_OK;
+  const Span writes[] = {{slot->p + offset, bytes}};  // copies of thin results that lie there are no longer theirs
+  if (const int rc = settle(nullptr, 0, writes, 1)) return rc;
   if (const int rc = make_buffers()) return rc;
   Job job{};
   job.fd = open(path, O_RDONLY | O_CLOEXEC);
   if (job.fd < 0) return fail(US_INVALID, "Cannot read '%s': %s", path, strerror(errno));
   job.device = s.device, job.to = slot->p + offset, job.from = join(a->file_lo, a->file_hi), job.bytes = bytes, job.stream = s.stream;
   const int rc = run(job, path);
+  if (rc) cudaStreamSynchronize(s.stream);  // a buffer whose event was not recorded may still be on its way
   close(job.fd);
   return rc;
 }
