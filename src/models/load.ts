@@ -6,7 +6,7 @@
  */
 import type { Backend } from "../core/backend.ts";
 import type { DType } from "../core/dtype.ts";
-import { byteLength, slice, type Tensor } from "../core/tensor.ts";
+import { byteLength, type Handle, slice, type Tensor } from "../core/tensor.ts";
 import type { FloatTensor } from "../formats/adapter.ts";
 import { usableType } from "../formats/stored.ts";
 import { type Checkpointing, checkpointing } from "../nn/checkpoint.ts";
@@ -115,7 +115,7 @@ export async function loadModel(source: ModelSource, o: LoadOptions): Promise<Mo
   const all = placeWeights(source, plan, be).places;
   const mapped = mapWeights(be, source.config, all.filter((p) => !plan.rewritten.has(moduleOf(p.tensor.hf))));
   const { places, bytes } = inSlab(all.filter((p) => !mapped.has(p.tensor.ours)));
-  const handle = bytes > 0 ? be.alloc(bytes) : 0;
+  const handle = bytes > 0 ? slab(be, bytes, mapped) : 0;
   const params = plan.specs.length ? new Params(be, plan.specs) : null;
   const copied = new Map(places.map(({ tensor, dtype, byteOffset }): [string, Tensor] => {
     return [tensor.ours, { handle, byteOffset, dtype, shape: tensor.shape }];
@@ -136,6 +136,16 @@ export async function loadModel(source: ModelSource, o: LoadOptions): Promise<Mo
   const lora = o.lora ?? null;
   const first = lora && params ? await startAdapters({ source, be, plan, params, weights, options: lora }) : new Map();
   return assemble({ source, be, decoder, params, plan, lora, weights, checkpoint, first });
+}
+
+/** Memory for what is not mapped; where there is none, what is mapped is let go of too. */
+function slab(be: Backend, bytes: number, mapped: ReadonlyMap<string, Tensor>): Handle {
+  try {
+    return be.alloc(bytes);
+  } catch (e) {
+    for (const t of mapped.values()) be.free(t.handle);
+    throw e;
+  }
 }
 
 /** What a model is made of; the rest follows. Frozen weights lie in one slab, and where they are mapped each by itself. */

@@ -13,6 +13,7 @@ import { type Functions, type Library, openLibrary, type Table } from "../../ffi
 import { Packer } from "../../ffi/pack.ts";
 import { candidate } from "../../metal/mod.ts";
 import type { Backend } from "../../src/core/backend.ts";
+import { MemoryError } from "../../src/core/errors.ts";
 import type { Tensor } from "../../src/core/tensor.ts";
 import { exportModel } from "../../src/export/mod.ts";
 import { loadModel, type LoadOptions, type Model, openModel } from "../../src/models/mod.ts";
@@ -133,6 +134,16 @@ describe.skipIf(why !== null)(`Weights in place${why ? ` (${why})` : ""}`, () =>
     expect([be.memory().active, inMaps(path)]).toEqual([0, false]);
     be.close();
   }, SLOW);
+
+  test("a model that does not fit leaves nothing behind, mapped or not", async () => {
+    for (const memoryLimit of [1_000_000, 2_300_000]) { // too little for what is mapped; for what is copied besides
+      const be = await candidate.open({ library, memoryLimit, actDtype: "f32" }), path = copyOf(GGUF);
+      await expect(load(be, path)).rejects.toThrow(MemoryError);
+      await be.fence();
+      expect([be.memory().active, inMaps(path)]).toEqual([0, false]);
+      be.close();
+    }
+  });
 
   test("what the library does not know is copied", async () => {
     const be = await open(true);
