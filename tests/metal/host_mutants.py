@@ -18,7 +18,7 @@ MUTANTS = [
     ('encoder.c', 't->slot->used_by = current_number();', ';'),
     ('encoder.c', '(NSUInteger)t->offset,', '0UL,'),
     ('encoder.c', '{c->grid[0], c->grid[1] ? c->grid[1] : 1,', '{c->grid[1] ? c->grid[1] : 1, c->grid[0],'),
-    ('ops_matmul.c', '.offset = 0, .bytes = sums', '.offset = 4, .bytes = sums'),
+    ('ops_matmul.c', 'part.alpha = 1', 'part.alpha = g->alpha'),
     ('ops_matmul.c', 'part.beta = 0', 'part.beta = g->beta'),
     ('encoder.c', '(NSUInteger)c->args_bytes,', '(NSUInteger)c->args_bytes - 4,'),
     ('encoder.c', 'if (committed - finished == MOST_IN_FLIGHT) wait_for(finished + 1);', ';'),
@@ -55,7 +55,7 @@ MUTANTS = [
     ('error.c', 'pthread_setspecific(key, p)', '(void)0'),
     ('error.c', 'os_unfair_lock_lock(&the_lock)', '(void)0'),
     ('ops_attention.c', '&t[1], &t[2]}, .count = 9}', '&t[2], &t[1]}, .count = 9}'),
-    ('ops_matmul.c', 'wide_b = aligned(w, 16) && w->cols % 4 == 0', 'wide_b = true'),
+    ('ops_matmul.c', 'wide_b = by_four(w) && w->cols % 4 == 0', 'wide_b = true'),
     ('ops_optimizer.c', 'join.buffers[0] = &list, ', ''),
 ]
 
