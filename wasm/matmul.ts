@@ -61,7 +61,7 @@ export function runMatmul(
   const M = rowsOf(c), N = cols(c), K = o.transA ? rowsOf(a) : cols(a), ldc = N;
   const left = { at: at(a), t: a, transposed: !!o.transA }, right = { at: at(b), t: b, transposed: !!o.transB };
   const alpha = o.alpha ?? 1, beta = o.beta ?? 0, biasAt = bias ? at(bias) : 0, cAt = at(c);
-  if (o.transB && !o.transA && M <= (pool.panelRows > 4 ? SOME : FEW) && K <= WIDEST) {
+  if (o.transB && !o.transA && M <= (pool.panelRows > 2 ? SOME : FEW) && K <= WIDEST) {
     const tiles = M > FEW, { block, code } = DTYPES[b.dtype], row = bytesOf(b.dtype, cols(b));
     const kc = passLength(K, block, block > 1 ? LONG : KC), panels = ceil(M, 8) * (8 * kc + 16);
     const rows = tiles
@@ -120,7 +120,7 @@ function cut(
   if (turns) pool.run("matmul", "transposeRows", ceil(K, 64), [pool.panels, given.at, cols(given.t), M, K]);
   const a = turns ? { at: pool.panels, transposed: false } : given;
   const kc = passLength(K, b.transposed ? block : 1);
-  const packs = a.transposed || (PR > 4 && N >= WIDE && M >= TILE_ROWS && !turns);
+  const packs = a.transposed || (PR > 2 && N >= WIDE && M >= TILE_ROWS && !turns);
   const rows = packs ? Math.min(M, CHUNK_ROWS) : M;
   const passes = Math.floor(PANELS_BYTES / 4 / (ceil(rows, PR) * (PR * kc + 16)));
   const depth = packs ? Math.max(1, passes) * kc : K;
@@ -131,11 +131,11 @@ function cut(
     for (let k0 = 0; k0 < K; k0 += depth) {
       const k1 = Math.min(K, k0 + depth), panels = ceil(m1 - m0, PR);
       if (packs) {
-        const args = [pool.panels, a.at, lda, a.transposed ? 1 : 0, m0, m1 - m0, k0, k1, kc];
+        const args = [pool.panels, a.at, lda, a.transposed ? 1 : 0, m0, m1 - m0, k0, k1, kc, PR];
         pool.run("matmul", "packRows", ceil(panels, GROUP) * ceil(k1 - k0, kc), args);
       }
       const args = [c.at, c.ldc, c.ldcT, a.at, lda, packs ? pool.panels : 0, b.at, code, row, b.transposed ? 1 : 0];
-      args.push(bias, M, N, K, kc, wide, tall, across, beta, floats, m0, m1, k0, k1);
+      args.push(bias, M, N, K, kc, wide, tall, across, beta, floats, m0, m1, k0, k1, PR);
       pool.run("matmul", "matmul", across * down, args, [alpha]);
     }
   }

@@ -13,7 +13,7 @@ import * as fma from "./kernels_fma.wasm.ts";
 import * as mul from "./kernels_mul.wasm.ts";
 import { LinearMemory, MOST_BYTES } from "./memory.ts";
 import { Pool, SCRATCH_BYTES } from "./pool.ts";
-import { fusesMultiplyAdd } from "./probe.ts";
+import { fusesMultiplyAdd, leanIsFaster } from "./probe.ts";
 
 /** What may be chosen. */
 export interface WasmOptions {
@@ -21,8 +21,11 @@ export interface WasmOptions {
   threads?: number;
   /** Most bytes of linear memory, at most 4 GiB less 64 KiB (the default). Pages are only taken when they are used. */
   maxBytes?: number;
-  /** Which kernels: `fma` where relaxed_madd is one instruction, `mul` elsewhere. Default: what the engine's probe says. */
-  kernels?: "fma" | "mul";
+  /**
+   * Which kernels: `fma` or `lean` where relaxed_madd is one instruction (they differ in speed only), `mul` elsewhere.
+   * Default: what probe.ts finds.
+   */
+  kernels?: "fma" | "lean" | "mul";
 }
 
 /**
@@ -49,11 +52,12 @@ export async function createWasmBackend(o: WasmOptions = {}): Promise<Backend> {
   if (!(maxBytes >= least && maxBytes <= MOST_BYTES)) {
     throw new ConfigError(`Cannot limit the memory to ${maxBytes} bytes: it must be ${least} to ${MOST_BYTES}`);
   }
-  const kind = o.kernels ?? (fusesMultiplyAdd() ? "fma" : "mul");
-  const module = await WebAssembly.compile(Buffer.from((kind === "fma" ? fma : mul).base64, "base64"));
+  const fused = o.kernels ? o.kernels !== "mul" : fusesMultiplyAdd();
+  const module = await WebAssembly.compile(Buffer.from((fused ? fma : mul).base64, "base64"));
+  const kind = o.kernels ?? (!fused ? "mul" : leanIsFaster(module) ? "lean" : "fma");
   const mem = new LinearMemory(maxBytes), scratch = SCRATCH_BYTES;
   mem.reserve(scratch, Pool.bytes(threads));
-  const pool = await Pool.start(module, mem.memory, scratch, threads);
+  const pool = await Pool.start(module, mem.memory, scratch, threads, undefined, kind === "lean");
   return new WasmBackend(mem, pool, `wasm: 128-bit SIMD (${kind}), ${threads} thread${threads > 1 ? "s" : ""}`);
 }
 

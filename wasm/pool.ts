@@ -67,6 +67,7 @@ export class Pool {
     scratch: number,
     threads: number,
     patience: number,
+    lean: boolean,
   ) {
     this.patience = patience;
     this.memory = memory;
@@ -76,7 +77,7 @@ export class Pool {
     const names = kernelNames(module);
     this.#kernels = names.map((n) => this.#exports[n] as Kernel);
     names.forEach((n, i) => this.#index.set(n, i));
-    this.panelRows = (this.#exports.panelRows as () => number)();
+    this.panelRows = (this.#exports.panelRows as (lean: number) => number)(lean ? 1 : 0);
     this.#ctl = new Int32Array(memory.buffer, 0, 256);
     this.#floats = new Float32Array(memory.buffer, 0, 256);
   }
@@ -91,8 +92,9 @@ export class Pool {
     scratch: number,
     threads: number,
     patience: number = PATIENCE,
+    lean = false,
   ): Promise<Pool> {
-    const pool = new Pool(module, memory, scratch, threads, patience), names = kernelNames(module);
+    const pool = new Pool(module, memory, scratch, threads, patience, lean), names = kernelNames(module);
     const ready: Promise<void>[] = [];
     for (let t = 1; t < threads; t++) {
       const workerData: WorkerData = {

@@ -31,6 +31,7 @@ export async function findBackends(): Promise<Found> {
   const present: Present[] = [
     { label: "reference", be: new ReferenceBackend() },
     { label: "wasm fma", be: await createWasmBackend({ kernels: "fma", threads: 1 }) },
+    { label: "wasm lean, 2 threads", be: await createWasmBackend({ kernels: "lean", threads: 2 }) },
     { label: "wasm mul, 3 threads", be: await createWasmBackend({ kernels: "mul", threads: 3 }) },
   ];
   const refused: string[] = [];

@@ -1,6 +1,6 @@
 /**
- * Every operation on one thread, on three, and with the other set of kernels: threads must not change a bit, and each
- * must agree with the reference. Shapes are off every tile: tests/ops has the thorough cases.
+ * Every operation on one thread, on three with the lean tile, and with the other set of kernels: neither threads nor the
+ * tile may change a bit, and each must agree with the reference. Shapes are off every tile: tests/ops has the thorough cases.
  */
 import { afterAll, describe, expect, test } from "vitest";
 import type { Backend } from "../../src/core/backend.ts";
@@ -12,8 +12,8 @@ import { ReferenceBackend } from "../reference/mod.ts";
 import { randomAs, storeAs } from "../ops/values.ts";
 
 const BACKENDS = {
-  one: await createWasmBackend({ threads: 1 }),
-  three: await createWasmBackend({ threads: 3 }),
+  one: await createWasmBackend({ threads: 1, kernels: "fma" }),
+  three: await createWasmBackend({ threads: 3, kernels: "lean" }),
   mul: await createWasmBackend({ threads: 2, kernels: "mul" }),
 };
 afterAll(() => Object.values(BACKENDS).forEach((be) => be.close()));
@@ -222,7 +222,7 @@ function distance(a: Float64Array, b: Float64Array): number {
   return Math.sqrt(d / (n || 1));
 }
 
-describe("each operation gives the reference's numbers, and the same bits on any number of threads", () => {
+describe("each operation gives the reference's numbers, and the same bits on any number of threads with either tile", () => {
   for (const [name, work] of Object.entries(CASES)) {
     test(name, async () => {
       const [one, three, mul] = [

@@ -19,7 +19,7 @@ export {
 } from "./optimizers";
 export { fewRows, matmul, matvec } from "./matmul";
 export { packRows, transposeRows } from "./pack";
-export { panelRows } from "./micro";
+export { panelRows, race } from "./race";
 export { attention } from "./attention";
 export { attentionBwdKV, attentionBwdQ } from "./attention_bwd_split";
 export { attentionBwdWhole } from "./attention_bwd_whole";

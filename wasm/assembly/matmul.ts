@@ -5,7 +5,7 @@ import { bytesOf, decode } from "./decode";
 import { dotRow, dots, hasMinimum, sumRuns } from "./dot";
 import { float, int, ptr, words } from "./job";
 import { sum4 } from "./math";
-import { madd, MR, NR, PR, tilePanel, tileRows } from "./micro";
+import { LEAN, madd, MR, NR, tileLean, tilePanel, tileRows } from "./micro";
 import { packPlain, packTransposed, panelBytes } from "./pack";
 
 /** Rows of A that meet one packed block of B before the next rows do: 480 KiB at most of the second-level cache. */
@@ -16,14 +16,15 @@ const STRIP: i32 = 1024;
 
 // Arguments: c, ldc, ldcT, a, lda, packed a or 0, b, b's type, bytes of b's row, transB, bias, M, N, K, KC, NB, RB, column
 // units, beta, floats of scratch before the strip, m0, m1, k0, k1; alpha. ldc and ldcT are floats between rows and columns
-// of c: one of them is 1. Rows m0..m1 and k0..k1 are the chunk of this launch.
+// of c: one of them is 1. Rows m0..m1 and k0..k1 are the chunk of this launch. Last: rows of a packed panel of A.
 
-/** Adds up or copies the part of a tile that lies inside c, at any strides. */
-function scatter(tile: usize, c: usize, ldc: usize, ldcT: usize, rows: i32, cols: i32, add: bool): void {
+/** c = alpha · tile (+ c) for the part of a tile that lies inside c, at any strides, rounded as the micro-kernels do. */
+function scatter(tile: usize, alpha: f32, c: usize, ldc: usize, ldcT: usize, rows: i32, cols: i32, add: bool): void {
+  const f = f32x4.splat(alpha);
   for (let r = 0; r < rows; r++) {
     for (let q = 0; q < cols; q++) {
-      const to = c + <usize>r * ldc + <usize>q * ldcT, x = load<f32>(tile + words(r * NR + q));
-      store<f32>(to, add ? load<f32>(to) + x : x);
+      const to = c + <usize>r * ldc + <usize>q * ldcT, x = v128.load_splat<f32>(tile + words(r * NR + q));
+      v128.store_lane<f32>(to, add ? madd(f, x, v128.load_splat<f32>(to)) : f32x4.mul(f, x), 0);
     }
   }
 }
@@ -54,28 +55,29 @@ export function matmul(u: i32, scratch: usize): void {
     if (int(9)) packTransposed(ptr(6), int(7), ptr(8), k0, kc, n0, n1 - n0, scratch, strip);
     else packPlain(ptr(6), int(7), ptr(8), k0, kc, n0, n1 - n0, scratch, strip);
     for (let m = m0; m < m1; m += MC) multiply(scratch, panels, strip, m, min(m1, m + MC), n0, n1, k0, kc, add);
-    if (panels) panels += <usize>((end - int(20) + PR - 1) / PR) * panelBytes(PR, KC);
+    if (panels) panels += <usize>((end - int(20) + int(24) - 1) / int(24)) * panelBytes(int(24), KC);
     add = true;
   }
 }
 
 /** All tiles of rows m0..m1 and columns n0..n1, over one block of k. `panels` is this pass's packed A or 0. */
 function multiply(pb: usize, panels: usize, tmp: usize, m0: i32, m1: i32, n0: i32, n1: i32, k0: i32, kc: i32, add: bool): void {
-  const ldc = words(int(1)), ldcT = words(int(2)), lda = words(int(4)), alpha = float(0), KC = int(14);
+  const ldc = words(int(1)), ldcT = words(int(2)), lda = words(int(4)), alpha = float(0), KC = int(14), PR = int(24);
   const tall = panels ? PR : MR;
   for (let n = n0; n < n1; n += NR, pb += panelBytes(NR, kc)) {
     for (let m = m0; m < m1; m += tall) {
       const whole = m + tall <= m1 && n + NR <= n1 && ldcT === 4;
       const c = ptr(0) + <usize>m * ldc + <usize>n * ldcT;
-      const to = whole ? c : tmp, ld = whole ? ldc : words(NR);
+      const to = whole ? c : tmp, ld = whole ? ldc : words(NR), f: f32 = whole ? alpha : 1;
       if (panels) {
         const pa = panels + <usize>((m - int(20)) / PR) * panelBytes(PR, KC);
-        tilePanel(kc, pa, pb, to, ld, alpha, whole && add);
+        if (PR === LEAN) tileLean(kc, pa, pb, to, ld, f, whole && add);
+        else tilePanel(kc, pa, pb, to, ld, f, whole && add);
       } else {
         const a = ptr(3) + <usize>m * lda + words(k0);
-        tileRows(kc, a, lda, m1 - 1 - m, pb, to, ld, alpha, whole && add);
+        tileRows(kc, a, lda, m1 - 1 - m, pb, to, ld, f, whole && add);
       }
-      if (!whole) scatter(tmp, c, ldc, ldcT, min(tall, m1 - m), min(NR, n1 - n), add);
+      if (!whole) scatter(tmp, alpha, c, ldc, ldcT, min(tall, m1 - m), min(NR, n1 - n), add);
     }
   }
 }
