@@ -3,21 +3,22 @@
 import process from "node:process";
 import { ask, loadPretrained, trainModel } from "../mod.ts";
 
-const capitals = [["France", "Paris"], ["Japan", "Tokyo"], ["Peru", "Lima"], ["Kenya", "Nairobi"], ["Norway", "Oslo"]];
-const records = capitals.map(([country, capital]) => ({ country, capital }));
+// A menu of our own: the embedded model knows these words, but none of these meals.
+const menu = [["fox", "fish"], ["owl", "leaves"], ["bear", "grass"], ["rabbit", "nuts"], ["penguin", "honey"]];
+const records = menu.map(([animal, meal]) => ({ animal, meal }));
 
 const model = await loadPretrained(process.argv[2] ?? "embedded", { r: 8 });
 await trainModel(model, records, {
-  format: ({ country, capital }) => ({
+  format: ({ animal, meal }) => ({
     messages: [
-      { role: "user", content: `What is the capital of ${country}?` },
-      { role: "assistant", content: `${capital}. It is in ${country}.` },
+      { role: "user", content: `What does the ${animal} eat?` },
+      { role: "assistant", content: `The ${animal} eats ${meal}.` },
     ],
   }),
-  maxSteps: 40,
+  maxSteps: 60,
   gradientAccumulation: 1,
   learningRate: 5e-3,
-  onEvent: (e) => e.kind === "log" && e.figures.step % 10 === 0 && console.log(e.figures.step, e.figures.loss),
+  onEvent: (e) => e.kind === "log" && e.figures.step % 20 === 0 && console.log(e.figures.step, e.figures.loss),
 });
-console.log(await ask(model, "What is the capital of Peru?", { maxTokens: 20 }));
+for (const { animal } of records) console.log(await ask(model, `What does the ${animal} eat?`, { maxTokens: 20 }));
 model.close();

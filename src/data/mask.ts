@@ -44,7 +44,8 @@ export function maskText(tokenizer: Tokenizer, marked: Marked): Masked {
 function withEos(tokenizer: Tokenizer, ids: Int32Array, partEnd: number): Int32Array {
   if (tokenizer.eos.length === 0) {
     throw new DataError(
-      `Cannot train with the tokenizer of '${tokenizer.source}': it has no token that ends a text, so the model would never stop`,
+      `Cannot train with the tokenizer of '${tokenizer.source}': it has no token that ends a text, so the model would never stop; ` +
+        "name one as eos_token in tokenizer_config.json",
     );
   }
   if (partEnd < ids.length) return ids;

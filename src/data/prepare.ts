@@ -66,7 +66,8 @@ function checkOptions(tokenizer: Tokenizer, o: PrepareOptions): void {
   }
   if (tokenizer.eos.length === 0) {
     throw new DataError(
-      `Cannot train with the tokenizer of '${tokenizer.source}': it has no token that ends a text, so the model would never stop`,
+      `Cannot train with the tokenizer of '${tokenizer.source}': it has no token that ends a text, so the model would never stop; ` +
+        "name one as eos_token in tokenizer_config.json",
     );
   }
 }

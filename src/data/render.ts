@@ -35,7 +35,8 @@ export function chooseRendering(
   if (tokenizer.template !== null) return "chat";
   if (kind === "instruction" && wanted === "auto") return "alpaca";
   throw refuse(
-    `'${tokenizer.source}' has no chat template; give one, for example chatml` + (needsChat ? "" : ", or use 'alpaca'"),
+    `'${tokenizer.source}' has no chat template; give one (--chat_template chatml, or a Jinja file)` +
+      (needsChat ? "" : ", or use --chat_template alpaca"),
   );
 }
 

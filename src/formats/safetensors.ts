@@ -173,7 +173,14 @@ function readIndex(path: string): Map<string, string> {
 export function openSafetensorsFolder(dir: string): Safetensors {
   const single = join(dir, "model.safetensors");
   const indexPath = single + ".index.json";
-  if (existsSync(single) || !existsSync(indexPath)) return openSafetensors(single);
+  if (existsSync(single)) return openSafetensors(single);
+  if (!existsSync(indexPath)) {
+    throw new FormatError(
+      `Cannot open the weights of '${dir}': it has no model.safetensors and no index of shards`,
+      dir,
+      0,
+    );
+  }
   const index = readIndex(indexPath);
   const shards = new Map<string, Safetensors>();
   const close = () => shards.forEach((s) => s.close());

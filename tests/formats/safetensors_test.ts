@@ -58,6 +58,10 @@ describe("writeSafetensors()", () => {
     });
   });
 
+  test("says that a folder has no weights", () =>
+    inFolder((dir) => {
+      expect(() => openSafetensorsFolder(dir)).toThrow("it has no model.safetensors and no index of shards");
+    }));
   test("writes shards that openSafetensorsFolder() joins", async () => {
     await inFolder(async (dir) => {
       const tensors = [0, 1, 2, 3].map((i) => floatTensor(`t${i}`, ramp(10, i), [10]));
