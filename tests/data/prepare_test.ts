@@ -61,7 +61,9 @@ describe("prepare", () => {
   });
   test("refuses a tokenizer without an end", async () => {
     const endless = tinyTokenizer({ "tokenizer.ggml.eos_token_id": undefined });
-    await expect(prepared([pair("p", "c")], {}, endless)).rejects.toThrow(/no token that ends a text.*name one as eos_token in tokenizer_config\.json/);
+    await expect(prepared([pair("p", "c")], {}, endless)).rejects.toThrow(
+      /no token that ends a text.*name one as eos_token in tokenizer_config\.json/,
+    );
   });
   test("refuses preferences unless told to train on the chosen answers", async () => {
     const rows = [{ prompt: "p", chosen: "good", rejected: "bad" }];
