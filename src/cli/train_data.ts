@@ -57,17 +57,18 @@ export async function loadData(
   source: ModelSource,
   context: CliContext,
 ): Promise<TrainData> {
-  const options = { columns: columnMap(config.columns), skipBadRows: config.skip_bad_rows };
+  const { terminal, signal } = context;
+  const options = { columns: columnMap(config.columns), skipBadRows: config.skip_bad_rows, signal };
   const limit = config.max_samples === null ? {} : { limit: config.max_samples };
   const dataset = await openDataset(path, { ...options, ...limit });
   checkPreference(config, dataset);
-  const { terminal } = context;
   const how: PrepareOptions = {
     maxLength: Math.min(config.max_seq_length, source.config.maxPos),
     template: config.chat_template === "alpaca" ? "alpaca" : "auto",
     trainOn: config.train_on_inputs ? "all" : config.response_turns === "last" ? "last" : "answers",
     preference: config.preference,
     vocab: source.config.vocab,
+    signal,
     onProgress: (done, total) => terminal.status(done < total ? `Tokenising ${done} of ${total}` : ""),
     ...(config.raw_text_file ? { chunks: { size: config.chunk_size, stride: config.stride } } : {}),
   };

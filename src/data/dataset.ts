@@ -4,6 +4,7 @@
  * @module
  */
 import { ConfigError, DataError } from "../core/errors.ts";
+import { turn } from "../core/turn.ts";
 import { type Format, formatNamed, FORMATS } from "./formats/mod.ts";
 import { fillPlaceholders, findPlaceholders } from "./placeholders.ts";
 import { type Files, findFiles, type RawRecord, readRecords, recordOf } from "./read/mod.ts";
@@ -11,6 +12,9 @@ import type { Dataset, DatasetOptions, Example, FormatName } from "./types.ts";
 
 /** Bytes of files up to which records stay in memory after the first pass. */
 const KEEP = 64 << 20;
+
+/** Records between two moments in which an interruption is heard. */
+const PAUSE = 1024;
 
 /** What the first pass finds. */
 interface Scan {
@@ -75,6 +79,10 @@ async function scanRecords(records: AnyIterable<RawRecord>, o: DatasetOptions, k
         if (!Object.hasOwn(o.fill ?? {}, name)) scan.placeholders.set(name, (scan.placeholders.get(name) ?? 0) + 1);
       }
       scan.kept?.push(record);
+      if (scan.records % PAUSE === 0) {
+        await turn();
+        o.signal?.throwIfAborted();
+      }
       if (scan.records === o.limit) break;
     } else if (o.skipBadRows) scan.bad++;
     else throw refuseBad(record, record.bad!);

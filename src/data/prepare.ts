@@ -1,5 +1,6 @@
 /** From records to checked rows of tokens, with the counts that are printed before training. @module */
 import { ConfigError, DataError } from "../core/errors.ts";
+import { turn } from "../core/turn.ts";
 import { knowsTools, type Tokenizer } from "../tokenizer/mod.ts";
 import { chunkTexts } from "./chunks.ts";
 import { type Masked, maskText } from "./mask.ts";
@@ -85,7 +86,11 @@ async function* makeRows(
   for await (const { index, example } of dataset.examples()) {
     if (counts.records === o.limit) break;
     counts.records++;
-    if (counts.records % PROGRESS === 0) o.onProgress?.(counts.records, total);
+    if (counts.records % PROGRESS === 0) {
+      o.onProgress?.(counts.records, total);
+      await turn();
+      o.signal?.throwIfAborted();
+    }
     if (example.kind === "text" && isEmpty(example)) {
       counts.dropped++;
       continue;

@@ -74,6 +74,8 @@ export interface DatasetOptions {
   skipBadRows?: boolean;
   /** Read at most this many records. */
   limit?: number;
+  /** Aborted: reading stops with its reason. */
+  signal?: AbortSignal;
 }
 
 /** A dataset whose format is known. Records are streamed; every call of `examples` starts again. */
@@ -113,6 +115,8 @@ export interface PrepareOptions {
   memory?: number;
   /** Called now and then with the number of records done. */
   onProgress?: (done: number, total: number) => void;
+  /** Aborted: tokenising stops with its reason. */
+  signal?: AbortSignal;
 }
 
 /** What preflight prints. */

@@ -8,6 +8,7 @@ import { closeAll } from "../core/close.ts";
 import { BackendError, ConfigError, DataError } from "../core/errors.ts";
 import type { Backend } from "../core/backend.ts";
 import type { Tensor } from "../core/tensor.ts";
+import { turn } from "../core/turn.ts";
 import { batches } from "../data/mod.ts";
 import type { Rows } from "../data/types.ts";
 import type { Model } from "../models/load.ts";
@@ -31,7 +32,6 @@ import {
 import { Stepper } from "./step.ts";
 import { EventFile } from "./tensorboard.ts";
 import type { Optimizer, OptimOptions, StepMetrics } from "./types.ts";
-import { turn } from "./turn.ts";
 
 /** What a run is made of. */
 export interface TrainRun {

@@ -88,6 +88,11 @@ describe("prepare", () => {
     );
     expect(readdirSync(tmpdir()).filter((n) => n.startsWith("unsloth-rows-"))).toEqual(before);
   });
+  test("stops when it is interrupted, in the first pass and in the second", async () => {
+    const rows = Array.from({ length: 3000 }, () => pair("p", "c")), signal = AbortSignal.abort();
+    await expect(openDataset(rows, { signal })).rejects.toMatchObject({ name: "AbortError" });
+    await expect(prepared(rows, { signal })).rejects.toMatchObject({ name: "AbortError" });
+  });
   test("stops at its limit and reports progress", async () => {
     const calls: number[][] = [];
     const { counts } = await prepared(Array.from({ length: 600 }, () => pair("p", "c")), {

@@ -1,6 +1,6 @@
 /** A program whose steps take long and which is interrupted in the third: prints after which step it heard of it. */
 import process from "node:process";
-import { turn } from "../../src/train/turn.ts";
+import { turn } from "../../src/core/turn.ts";
 
 let step = 0, heard = 0;
 process.on("SIGINT", () => heard ||= step);

@@ -1,5 +1,5 @@
 /**
- * A pause in which signals (Ctrl-C) and lost workers are heard, where steps are computed in this thread. Deno's loop polls
+ * A pause in which signals (Ctrl-C) and lost workers are heard, where work is done in this thread. Deno's loop polls
  * signals only when it waits for something: after setImmediate alone it hears one some sixteen turns later, which was
  * minutes with a real model, while a timer makes it wait. Timers cost a millisecond or two, so they are used at most every 50.
  * @module
