@@ -81,7 +81,26 @@ PENDING = [
     ('ops.cpp', 'if (SETTLE)', 'if (false)'),
     ('ops.cpp', 'op({out(a->x), a->pos', 'op({a->x, a->pos'),
     ('ops.cpp', 'const int rc = settle(reads, 2, writes, 1);', 'const int rc = 0;'),
+]
+# What an operation reads and writes
+ROLES = [
+    ('ops.cpp', 'out(a->out), out(a->stat)', 'out(a->out), a->stat'),
+    ('ops.cpp', 'maybe_out(a->db), a->d_out, a->x, a->w', 'maybe_out(a->db), a->d_out, a->x, out(a->w)'),
+    ('ops.cpp', 'out(a->dx), maybe_out(a->dw), maybe_out(a->db)', 'out(a->dx), maybe_out(a->dw), maybe(a->db)'),
+    ('ops.cpp', 'out(a->out), out(a->lse)', 'out(a->out), a->lse'),
+    ('ops.cpp', 'out(a->dq), out(a->dk), out(a->dv)', 'out(a->dq), out(a->dk), a->dv'),
+    ('ops.cpp', 'out(a->kc), out(a->vc)', 'out(a->kc), a->vc'),
     ('ops.cpp', 'out(a->d_gate), maybe_out(a->d_up), out(a->h)', 'out(a->d_gate), maybe_out(a->d_up), a->h'),
+    ('ops.cpp', 'out(a->d_gate), maybe_out(a->d_up), out(a->h)', 'out(a->d_gate), maybe(a->d_up), out(a->h)'),
+    ('ops.cpp', 'out(a->loss), out(a->logits)', 'out(a->loss), a->logits'),
+    ('ops.cpp', 'op({out(a->hyper), a->sum_sq}', 'op({a->hyper, a->sum_sq}'),
+    ('ops.cpp', 'a->g, maybe_out(a->m), a->hyper', 'a->g, maybe(a->m), a->hyper'),
+    ('ops.cpp', 'out(a->absmax), a->codes', 'a->absmax, a->codes'),
+    ('ops.cpp', 'maybe_out(a->row), out(a->col)', 'maybe(a->row), out(a->col)'),
+    ('ops.cpp', 'op({out(a->out), a->x, a->magnitude', 'op({out(a->out), out(a->x), a->magnitude'),
+    ('ops.cpp', 'const Span reads[] = {span_of(t[1]), span_of(t[2])}', 'const Span reads[] = {span_of(t[1]), span_of(t[1])}'),
+    ('offload.cpp', 'if (const int rc = settle(reads, 1, nullptr, 0)) return rc;', 'if (const int rc = settle(nullptr, 0, reads, 1)) return rc;'),
+    ('offload.cpp', 'if (const int rc = settle(nullptr, 0, writes, 1)) return rc;', 'if (const int rc = settle(writes, 1, nullptr, 0)) return rc;'),
 ]
 # Handles, memory, recordings, failures
 REST = [
@@ -164,7 +183,7 @@ REST = [
 REST_GROUPS = ['machines', 'library', 'memory', 'graphs', 'profile', 'offload', 'read', 'read_failures', 'failures', 'threads', 'few_cycles']
 
 
-def run(root, work, number, mutant, build):
+def run(root, work, number, mutant, build, groups):
     file, there, slip = mutant
     path = f'{work}/mutant{number}'
     text = open(f'{root}/cuda/host/{file}').read()
@@ -184,7 +203,6 @@ def run(root, work, number, mutant, build):
         objects = [f'{work}/{build}/{o}' for o in sorted(os.listdir(f'{work}/{build}'))
                    if o.endswith('.o') and o != f'host_{file}.o']
         subprocess.run(['g++', *flags[:1], *objects, f'{path}.o', '-o', path, '-lpthread'], check=True)
-        groups = ['pending', '1', '200'] if build == 'plain' else REST_GROUPS
         try:
             test = subprocess.run([path, *groups], capture_output=True, timeout=100)
         except subprocess.TimeoutExpired:
@@ -199,9 +217,10 @@ def run(root, work, number, mutant, build):
 
 
 def main(root, work=None):
-    jobs = [(m, 'plain') for m in PENDING] + [(m, 'asan') for m in REST]
+    jobs = [(m, 'plain', ['pending', '1', '200']) for m in PENDING] + [(m, 'plain', ['roles']) for m in ROLES]
+    jobs += [(m, 'asan', REST_GROUPS) for m in REST]
     if work is None:
-        gone = [m for m, _ in jobs if m[1] not in open(f'{root}/cuda/host/{m[0]}').read()]
+        gone = [m for m, *_ in jobs if m[1] not in open(f'{root}/cuda/host/{m[0]}').read()]
         print('\n'.join(f'MISSED {m[0]}: there is no {m[1]}' for m in gone) or f'{len(jobs)} slips fit the sources')
         return bool(gone)
     with ThreadPoolExecutor(os.cpu_count()) as pool:

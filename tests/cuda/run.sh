@@ -25,9 +25,9 @@ build() {
 
 step_asan() {
   build asan "-O1 -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer"
-  "$work/asan/host_test" machines library memory graphs profile offload read read_failures failures threads cycles >"$work/log" 2>&1 || fail "asan: $(head -40 "$work/log")"
+  "$work/asan/host_test" machines library memory graphs profile offload roles read read_failures failures threads cycles >"$work/log" 2>&1 || fail "asan: $(head -40 "$work/log")"
   "$work/asan/host_test" pending 1 100 >"$work/log2" 2>&1 || fail "asan: $(head -40 "$work/log2")"
-  say asan "AddressSanitizer and UBSan: $(tail -1 "$work/log"); $(grep failures: "$work/log"); $(grep pending: "$work/log2")"
+  say asan "AddressSanitizer and UBSan: $(tail -1 "$work/log"); $(grep roles: "$work/log"); $(grep failures: "$work/log"); $(grep pending: "$work/log2")"
 }
 step_tsan() {
   build tsan "-O1 -fsanitize=thread"
@@ -47,9 +47,9 @@ step_pending() {
 }
 step_quick() {
   build plain "-O2"
-  "$work/plain/host_test" machines library memory graphs profile offload read read_failures failures threads few_cycles >"$work/log3" || fail "quick: $(grep FAIL "$work/log3")"
+  "$work/plain/host_test" machines library memory graphs profile offload roles read read_failures failures threads few_cycles >"$work/log3" || fail "quick: $(grep FAIL "$work/log3")"
   "$work/plain/host_test" pending 1 200 >"$work/log4" || fail "quick: $(grep FAIL "$work/log4")"
-  say quick "$(tail -1 "$work/log3"); $(grep pending: "$work/log4")"
+  say quick "$(tail -1 "$work/log3"); $(grep roles: "$work/log3"); $(grep pending: "$work/log4")"
 }
 step_slips() { # that the list of slips still fits the sources
   python3 host_mutants.py "$root" >"$work/slips" || fail "slips: $(grep MISSED "$work/slips")"

@@ -31,6 +31,8 @@ void test_memory();
 void test_graphs();
 void test_profile();
 void test_offload();
+/** Every tensor of every operation is declared as the header says. */
+void test_roles();
 void test_read();
 void test_read_failures();
 void test_failures();

@@ -57,6 +57,7 @@ int main(int argc, char** argv) {
   if (wanted("graphs")) test_graphs();
   if (wanted("profile")) test_profile();
   if (wanted("offload")) test_offload();
+  if (wanted("roles")) test_roles();
   if (wanted("read")) test_read();
   if (wanted("read_failures")) test_read_failures();
   if (wanted("failures")) test_failures();
