@@ -25,7 +25,7 @@ cu=$(cd "$tools/nvidia/cu13" && pwd)
 targets=()
 for a in ${ARCHS-80 86 89 90a 100 120}; do targets+=(-gencode "arch=compute_$a,code=sm_$a"); done
 for p in ${PTX-80}; do targets+=(-gencode "arch=compute_$p,code=compute_$p"); done
-device=(-O3 -DNDEBUG -std=c++17 --extended-lambda --expt-relaxed-constexpr -diag-suppress 177 -Xfatbin=-compress-all
+device=(-O3 -DNDEBUG -std=c++17 --extended-lambda --expt-relaxed-constexpr -diag-suppress 177 -Xfatbin=-compress-all --compress-mode=size
   -Xcompiler "-fPIC,-fvisibility=hidden,-Wall" "${targets[@]}")
 # The host part brings its C++ runtime with it: zig's, linked in, or g++'s.
 host=(-O2 -DNDEBUG -std=c++17 -fPIC -fvisibility=hidden -fno-exceptions -fno-rtti -fno-asynchronous-unwind-tables -Wall "-I$cu/include")
