@@ -1,9 +1,20 @@
 import { defineConfig } from "vitest/config";
 
+/**
+ * What holds files and native programs to other programs: the same from every runtime, and a third of the suite's time. Deno's
+ * suite runs it; the test command says so.
+ */
+const ONCE = [
+  "tests/oracles/**",
+  "tests/export/{llama_cpp,smollm2,transformers,quantization}_test.ts",
+  "tests/cuda/host_test.ts",
+];
+const deno = "Deno" in globalThis;
+
 export default defineConfig({
   test: {
     include: ["tests/**/*_test.ts"],
-    exclude: ["**/node_modules/**", "tests/gpu/**"],
+    exclude: ["**/node_modules/**", "tests/gpu/**", ...(deno ? [] : ONCE)],
     pool: "forks",
     // Two cores: two files at a time; the heavy files use worker threads of their own.
     maxWorkers: 2,

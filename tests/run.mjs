@@ -160,6 +160,9 @@ if (want("node")) {
     );
   }
 }
+if (want("bun") || want("node")) {
+  notes.push("Bun, Node: what holds files to other programs is run once, in Deno's suite (vitest.config.ts)");
+}
 if (want("golden")) await golden(node);
 
 if (notes.length) console.log(`\nSkipped or noted:\n${[...new Set(notes)].map((n) => `  ${n}`).join("\n")}`);

@@ -9,15 +9,7 @@ import { expect, test } from "vitest";
 
 const run = fileURLToPath(new URL("run.sh", import.meta.url));
 const has = (tool: string): boolean => spawnSync(tool, ["--version"]).status === 0;
-/** It is one program in C++, the same from every runtime: once is enough. */
-const again = !("Deno" in globalThis);
-const why = again
-  ? "run in Deno's suite"
-  : process.platform !== "linux"
-  ? "needs Linux"
-  : has("g++")
-  ? null
-  : "needs g++";
+const why = process.platform !== "linux" ? "needs Linux" : has("g++") ? null : "needs g++";
 
 test.skipIf(why !== null)(`cuda/host holds over the fake runtime${why ? ` (${why})` : ""}`, () => {
   const r = spawnSync(run, ["quick"], { encoding: "utf8" });
