@@ -9,12 +9,14 @@ const ONCE = [
   "tests/export/{llama_cpp,smollm2,transformers,quantization}_test.ts",
   "tests/cuda/host_test.ts",
 ];
-const deno = "Deno" in globalThis;
+/** Minutes of simulation and of the embedded model's training, which Deno's and Bun's suites hold too. */
+const NOT_ON_NODE = ["tests/metal/simulator_test.ts", "tests/embedded/**"];
+const deno = "Deno" in globalThis, bun = "Bun" in globalThis;
 
 export default defineConfig({
   test: {
     include: ["tests/**/*_test.ts"],
-    exclude: ["**/node_modules/**", "tests/gpu/**", ...(deno ? [] : ONCE)],
+    exclude: ["**/node_modules/**", "tests/gpu/**", ...(deno ? [] : ONCE), ...(deno || bun ? [] : NOT_ON_NODE)],
     pool: "forks",
     // Two cores: two files at a time; the heavy files use worker threads of their own.
     maxWorkers: 2,
