@@ -11,7 +11,7 @@ import { byteLength, type Handle, type Tensor } from "../src/core/tensor.ts";
 import { ABI_VERSION, type Arg, OP_NAMES, opEntry, OPS, symbolOf } from "./abi.ts";
 import { BASE, extraEntry, EXTRAS, type Signature, STATUS, STRUCTS } from "./abi_base.ts";
 import { type Functions, type Library, openLibrary } from "./library.ts";
-import { MappedFiles } from "./mapped_files.ts";
+import { MappedFiles, readUnchanged } from "./mapped_files.ts";
 import { Packer } from "./pack.ts";
 
 /** How to open a library as a backend. */
@@ -233,7 +233,8 @@ class NativeBackend implements Backend {
     const { us_read } = this.#extras, bytes = byteLength(dst);
     if (!us_read) return false;
     const words = Uint32Array.of(dst.handle, ...split(dst.byteOffset), ...split(offset), ...split(bytes));
-    this.#check(us_read(words, new TextEncoder().encode(`${file.path}\0`)), "read");
+    const path = new TextEncoder().encode(`${file.path}\0`);
+    readUnchanged(file, () => this.#check(us_read(words, path), "read"));
     return true;
   }
 

@@ -69,6 +69,21 @@ export class MappedFiles {
   }
 }
 
+/**
+ * Runs `read`, which opens the path itself, only over the file that was stamped.
+ * @throws {BackendError} when the path leads to another file by now, or the file was written to before `read` had ended
+ */
+export function readUnchanged(file: FileStamp, read: () => void): void {
+  const check = (): void => {
+    if (same(file, statSync(file.path))) return;
+    const text = `Cannot read '${file.path}': the file changed since it was opened; load the model again`;
+    throw new BackendError(text, "read");
+  };
+  check();
+  read();
+  check();
+}
+
 function changed(file: FileStamp): BackendError {
   const way = "it is in use as device memory; write new weights to a new file and load the model again";
   return new BackendError(`Cannot go on with '${file.path}': the file changed since it was opened, and ${way}`, "map");

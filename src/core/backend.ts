@@ -328,7 +328,7 @@ export interface Backend extends Ops {
   /**
    * Bytes of a file from `offset` to all of `dst`, as they lie, by several threads. Absent, or false: the device does not,
    * read on the host and `upload`.
-   * @throws {BackendError} when the file cannot be read or has become shorter
+   * @throws {BackendError} when the file cannot be read, or is not what it was when it was opened
    */
   read?(dst: Tensor, file: FileStamp, offset: number): boolean;
   /** Bytes of `src` to the start of `dst`; returns when `src` may be reused. Sizes must be equal. */

@@ -7,7 +7,6 @@ import type { ByteSource } from "../formats/bytes.ts";
 import { roundTiles, TILE, tiles } from "../formats/fp8.ts";
 import { quantizeNf4 } from "../formats/nf4.ts";
 import { readFloats, storedBytes, type StoredTensor } from "../formats/stored.ts";
-import { isQuant } from "../core/dtype.ts";
 import type { ModelSource, SourceTensor } from "./source.ts";
 
 /** A model and what it was before its weights were quantised. */
@@ -48,7 +47,7 @@ export function roundSource(exact: ModelSource): QuantizedSource {
 /** A linear of a block in 16 or 32 bits. */
 function isDenseLinear(t: SourceTensor): boolean {
   const { dtype } = t.stored, dense = dtype === "f32" || dtype === "f16" || dtype === "bf16";
-  return dense && !isQuant(dtype) && t.shape.length === 2 && t.ours.startsWith("layers.");
+  return dense && t.shape.length === 2 && t.ours.startsWith("layers.");
 }
 
 /** The tensor in f32, each square of 128 rounded when it is asked for. */
