@@ -41,7 +41,7 @@ export interface TrainSetup {
   readonly tokenizer: Tokenizer;
   readonly dataset: Dataset;
   readonly counts: Counts;
-  /** Sentences to print about the data. */
+  /** Sentences to print about the data, and about weights that a flag does not reach. */
   readonly notes: readonly string[];
   /** null: full fine-tuning. */
   readonly lora: LoraOptions | null;
@@ -91,7 +91,17 @@ export async function setUp(settings: Settings, be: Backend, context: CliContext
     signal: context.signal,
   };
   const { checkpoint, memory } = planRun(config, source, be, lora, run);
-  return { found, source, tokenizer, ...data, lora, run, stepsPerEpoch: perEpoch, checkpoint, memory };
+  const notes = [...(config.load_in_fp8 ? notRounded(source) : []), ...data.notes];
+  return { found, source, tokenizer, ...data, notes, lora, run, stepsPerEpoch: perEpoch, checkpoint, memory };
+}
+
+/** What --load_in_fp8 leaves as it is. */
+function notRounded(source: ModelSource): string[] {
+  const linears = source.tensors.filter((t) => t.shape.length === 2 && t.ours.startsWith("layers."));
+  const left = linears.filter((t) => !t.unrounded).length;
+  return left
+    ? [`${left} of ${linears.length} linears are not rounded to 8 bits: their sizes are no multiples of 128`]
+    : [];
 }
 
 /** @throws {ConfigError} when the backend has no 8-bit matrix units */
