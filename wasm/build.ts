@@ -1,5 +1,6 @@
 /**
- * Compiles assembly/ into the two committed modules kernels_{fma,mul}.wasm.ts: `deno run -A wasm/build.ts` (or node).
+ * Compiles assembly/ into kernels_{fma,mul}.wasm.ts and panel_kernel.ts's text into kernels_panels.wasm.ts, which are committed:
+ * `deno run -A wasm/build.ts` (or node).
  * `sources` is the hash that the modules carry; tests/wasm/build_test.ts fails when it no longer fits.
  * @module
  */
@@ -8,6 +9,7 @@ import { Buffer } from "node:buffer";
 import { readdirSync, readFileSync, writeFileSync } from "node:fs";
 import process from "node:process";
 import { microKernel, type Variant, VARIANTS } from "./micro_kernel.ts";
+import { panelKernel } from "./panel_kernel.ts";
 
 const HERE = new URL("./", import.meta.url);
 const ASSEMBLY = new URL("assembly/", HERE);
@@ -70,29 +72,43 @@ export async function compile(v: Variant, index?: string): Promise<Uint8Array> {
   return binary;
 }
 
-/** The committed module of a binary. */
-export function moduleText(v: Variant, bytes: Uint8Array): string {
+/** SHA-256 of panel_kernel.ts's text. */
+export function hashPanels(): string {
+  return createHash("sha256").update(panelKernel).digest("hex");
+}
+
+/**
+ * Assembles panel_kernel.ts's text as it is written, without optimising.
+ * @throws {Error} when it is no valid module
+ */
+export async function assemblePanels(): Promise<Uint8Array> {
+  const { default: binaryen } = await import("binaryen");
+  const module = binaryen.parseText(panelKernel);
+  module.setFeatures(binaryen.Features.All);
+  if (!module.validate()) throw new Error("Cannot assemble wasm/panel_kernel.ts: it is no valid module");
+  return module.emitBinary();
+}
+
+/** The committed module of a binary made of sources with a hash. */
+export function moduleText(sources: string, bytes: Uint8Array): string {
   const binary = createHash("sha256").update(bytes).digest("hex");
   return [
-    `// Written by build.ts from assembly/: ${bytes.length} bytes of WebAssembly. Do not edit.`,
-    `export const sources: string = "${hashSources(v)}";`,
+    `// Written by build.ts: ${bytes.length} bytes of WebAssembly. Do not edit.`,
+    `export const sources: string = "${sources}";`,
     `export const binary: string = "${binary}";`,
     `export const base64: string = "${Buffer.from(bytes).toString("base64")}";`,
     "",
   ].join("\n");
 }
 
-/** Where a variant's module lies. */
-export function moduleUrl(v: Variant): URL {
-  return new URL(`kernels_${v.name}.wasm.ts`, HERE);
+function write(name: string, sources: string, bytes: Uint8Array): void {
+  writeFileSync(new URL(`kernels_${name}.wasm.ts`, HERE), moduleText(sources, bytes));
+  console.log(`kernels_${name}: ${bytes.length} bytes`);
 }
 
 async function main(): Promise<void> {
-  for (const v of VARIANTS) {
-    const bytes = await compile(v);
-    writeFileSync(moduleUrl(v), moduleText(v, bytes));
-    console.log(`kernels_${v.name}: ${bytes.length} bytes`);
-  }
+  for (const v of VARIANTS) write(v.name, hashSources(v), await compile(v));
+  write("panels", hashPanels(), await assemblePanels());
 }
 
 if (process.argv[1] === new URL(import.meta.url).pathname) await main();

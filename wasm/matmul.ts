@@ -10,8 +10,8 @@ import { PANELS_BYTES, type Pool } from "./pool.ts";
 
 /** Columns of a packed block: NB · KC floats fit the second-level cache beside the rows they meet. */
 const NB = 256;
-/** Most elements of k in a pass; a multiple of every quantised block. */
-const KC = 512;
+/** Most elements of k in a pass, the same for every tile: rounding between passes makes part of the result. */
+const KC = 640;
 /** Rows of A up to which the matrix-vector kernel is used, and up to which b's rows are not transposed (V8 only). */
 const FEW = 4, SOME = 12;
 /** Elements of a row up to which four sums of its runs of 32 fit into a thread's scratch. */
@@ -24,8 +24,12 @@ const GROUP = 8;
 const CHUNK_ROWS = 2000;
 /** Columns from which the packing of A, a pass over it, is won back by the faster tile (bench/gemm.ts). */
 const WIDE = 128;
-/** A unit's rows are a multiple of every tile's: 2, 4 and 5. */
-const TILE_ROWS = 20;
+/** A unit's rows are a multiple of every tile's: 2, 4 and 5; or of 6 over structs. */
+const TILE_ROWS = 20, HELD_ROWS = 24;
+/** panel_kernel.ts: k of a struct, structs of op(b), tiles of c. */
+const CHUNK = 32, BLOCKS = 640, TILES = 64;
+/** From which sizes that tile is the faster one: spreading A is won back by columns, copying B by rows. */
+const HELD_LEAST = { M: 24, N: 64, K: 24 };
 
 /** Rows of a transposed A under which it is turned into rows first: a panel of five would be filled badly. */
 const THIN = 64;
@@ -101,8 +105,8 @@ export function runMatmul(
 
 /** Equal passes over K of at most KC elements, each a multiple of the block except the last. */
 function passLength(K: number, block: number, most = KC): number {
-  const step = Math.max(block, 4);
-  return Math.min(most, roundUp(ceil(K, ceil(K, most)), step));
+  const step = Math.max(block, 4), whole = most - most % step;
+  return Math.min(whole, roundUp(ceil(K, ceil(K, whole)), step));
 }
 
 function cut(
@@ -118,27 +122,48 @@ function cut(
   const { block, code } = DTYPES[b.t.dtype], PR = pool.panelRows, thin = given.transposed && M <= THIN;
   const turns = thin && 4 * M * K <= PANELS_BYTES, lda = turns ? K : cols(given.t);
   if (turns) pool.run("matmul", "transposeRows", ceil(K, 64), [pool.panels, given.at, cols(given.t), M, K]);
+  const kc = passLength(K, b.transposed ? block : 1), { M: m, N: n, K: k } = HELD_LEAST;
+  if (pool.held && M >= m && N >= n && K >= k) return cutHeld(pool, c, given, b, bias, [M, N, K], alpha, beta, kc);
   const a = turns ? { at: pool.panels, transposed: false } : given;
-  const kc = passLength(K, b.transposed ? block : 1);
   const packs = a.transposed || (PR > 2 && N >= WIDE && M >= TILE_ROWS && !turns);
   const rows = packs ? Math.min(M, CHUNK_ROWS) : M;
   const passes = Math.floor(PANELS_BYTES / 4 / (ceil(rows, PR) * (PR * kc + 16)));
   const depth = packs ? Math.max(1, passes) * kc : K;
-  const { wide, across, tall } = units(pool.threads, rows, N, b.transposed ? 1 : block);
+  const { wide, across, tall } = units(pool.threads, rows, N, b.transposed ? 1 : block, TILE_ROWS, NB);
   const floats = ceil(wide, 16) * (16 * kc + 32), row = bytesOf(b.t.dtype, cols(b.t));
   for (let m0 = 0; m0 < M; m0 += rows) {
     const m1 = Math.min(M, m0 + rows), down = ceil(m1 - m0, tall);
     for (let k0 = 0; k0 < K; k0 += depth) {
       const k1 = Math.min(K, k0 + depth), panels = ceil(m1 - m0, PR);
       if (packs) {
-        const args = [pool.panels, a.at, lda, a.transposed ? 1 : 0, m0, m1 - m0, k0, k1, kc, PR];
+        const args = [pool.panels, a.at, lda, a.transposed ? 1 : 0, m0, m1 - m0, k0, k1, kc];
         pool.run("matmul", "packRows", ceil(panels, GROUP) * ceil(k1 - k0, kc), args);
       }
       const args = [c.at, c.ldc, c.ldcT, a.at, lda, packs ? pool.panels : 0, b.at, code, row, b.transposed ? 1 : 0];
-      args.push(bias, M, N, K, kc, wide, tall, across, beta, floats, m0, m1, k0, k1, PR);
+      args.push(bias, M, N, K, kc, wide, tall, across, beta, floats, m0, m1, k0, k1);
       pool.run("matmul", "matmul", across * down, args, [alpha]);
     }
   }
+}
+
+/** The product over structs; A is read where it lies. */
+function cutHeld(
+  pool: Pool,
+  c: Target,
+  a: Operand,
+  b: Operand,
+  bias: number,
+  [M, N, K]: readonly [number, number, number],
+  alpha: number,
+  beta: number,
+  kc: number,
+): void {
+  const { block, code } = DTYPES[b.t.dtype], row = bytesOf(b.t.dtype, cols(b.t)), least = b.transposed ? 1 : block;
+  const most = 8 * Math.min(TILES, Math.floor(BLOCKS / ceil(kc, CHUNK)));
+  const { wide, across, tall } = units(pool.threads, M, N, least, HELD_ROWS, most);
+  const args = [c.at, c.ldc, c.ldcT, a.at, cols(a.t), 0, b.at, code, row, b.transposed ? 1 : 0, bias, M, N, K, kc];
+  args.push(wide, tall, across, beta, 0, 0, M, 0, K, 0, a.transposed ? 1 : 0);
+  pool.run("matmul", "matmulHeld", across * ceil(M, tall), args, [alpha]);
 }
 
 /** Columns and rows of a unit, and units across: enough of them that threads which start late find work. */
@@ -147,10 +172,12 @@ function units(
   rows: number,
   N: number,
   block: number,
+  tile: number,
+  most: number,
 ): { wide: number; across: number; tall: number } {
-  const count = ceil(N, Math.min(NB, Math.max(32, ceil(N, 2 * threads))));
-  const wide = roundUp(ceil(N, count), Math.max(16, block)), across = ceil(N, wide);
+  const step = Math.max(16, block), count = ceil(N, Math.min(most, Math.max(32, ceil(N, 2 * threads))));
+  const wide = Math.min(roundUp(ceil(N, count), step), most - most % step), across = ceil(N, wide);
   const enough = threads === 1 ? 1 : 2 * threads;
-  const tall = across >= enough ? rows : Math.min(rows, roundUp(ceil(rows, ceil(enough, across)), TILE_ROWS));
+  const tall = across >= enough ? rows : Math.min(rows, roundUp(ceil(rows, ceil(enough, across)), tile));
   return { wide, across, tall };
 }

@@ -4,6 +4,7 @@
  * in registers; columns of B come from a packed panel, rows of A from where they lie (four k at a time) or from a panel.
  * @module
  */
+import { CHUNK } from "./panel_kernel.ts";
 
 /** One of the two kernels. */
 export interface Variant {
@@ -36,9 +37,6 @@ function products(rows: number, vectors: number, u: number, lane: (i: number) =>
   }
   return out;
 }
-
-/** Rows of the lean panel; ../matmul.ts takes it from the module. */
-const LEAN_ROWS = 4;
 
 /** Ends a micro-kernel: c = alpha · tile (+ c). */
 function store(rows: number, vectors: number): string[] {
@@ -110,34 +108,28 @@ function overPanel({ panelRows: rows, vectors }: Variant): string {
   ].join("\n");
 }
 
-/**
- * The other kernel over panels, of four rows: a short loop, and one vector of A a k. On an Intel Xeon it is
- * 1.4 times as fast in Deno, which checks the bounds of each load; on Zen 5 a tile of five rows was a tenth faster than four.
- */
-function overLeanPanel({ vectors }: Variant): string {
-  return [
-    `/** c[${LEAN_ROWS},${4 * vectors}] = alpha · Σ_k a[k,i] · b[k,:] (+ c); both are packed panels. */`,
-    "export function tileLean(k: i32, pa: usize, pb: usize, c: usize, ldc: usize, alpha: f32, add: bool): void {",
-    ...zeros(LEAN_ROWS, vectors),
-    "  for (;;) {",
-    "    const v0 = v128.load(pa);",
-    `    pa += ${4 * LEAN_ROWS};`,
-    ...range(vectors).map((j) => `    const b${j}_0 = v128.load(pb, ${16 * j});`),
-    `    pb += ${16 * vectors};`,
-    ...range(LEAN_ROWS).flatMap((i) => [
-      `    const s${i}_0 = ${splat("v0", i)};`,
-      ...range(vectors).map((j) => `    c${i}_${j} = madd(s${i}_0, b${j}_0, c${i}_${j});`),
-    ]),
-    "    if (--k === 0) break;",
-    "  }",
-    ...store(LEAN_ROWS, vectors),
-    "}",
-  ].join("\n");
-}
-
 /** An inlined function of the variant's instructions. */
 function inline(signature: string, body: string): string {
   return `// @ts-ignore: decorator\n@inline\nexport function ${signature} {\n  return ${body};\n}`;
+}
+
+/** What panel_kernel.ts's module does for the fused variant; the other one has none. */
+function held(v: Variant): string[] {
+  const functions = [
+    ["fillPlain", "fillPlain(from: usize, ld: usize, panels: i32, at: i32): void"],
+    ["fillTransposed", "fillTransposed(from: usize, ld: usize, chunks: i32, at: i32, step: i32): void"],
+    ["multiply", "multiplyPanels(a: usize, lda: usize, last: i32, first: i32, chunks: i32, panels: i32): void"],
+    ["take", "takeTiles(panel: i32, panels: i32, c: usize, ldc: usize, alpha: f32, add: bool): void"],
+  ];
+  return [
+    "/** k of a struct of a panel. */",
+    `export const CHUNK: i32 = ${CHUNK};`,
+    ...functions.flatMap(([name, signature]) =>
+      v.fused
+        ? ["// @ts-ignore: decorator", `@external("panels", "${name}")`, `export declare function ${signature};`]
+        : [`export function ${signature} {\n  unreachable();\n}`]
+    ),
+  ];
 }
 
 /** The module `./micro` of a variant. */
@@ -146,9 +138,9 @@ export function microKernel(v: Variant): string {
     "// Written by ../micro_kernel.ts.",
     `export const MR: i32 = ${v.rows};`,
     `export const NR: i32 = ${4 * v.vectors};`,
-    "/** Rows of a packed panel of A, tall or lean. */",
-    `export const TALL: i32 = ${v.panelRows};`,
-    `export const LEAN: i32 = ${LEAN_ROWS};`,
+    "/** Rows of a packed panel of A. */",
+    `export const PR: i32 = ${v.panelRows};`,
+    ...held(v),
     "/** a · b + c */",
     inline(
       "madd(a: v128, b: v128, c: v128): v128",
@@ -158,7 +150,6 @@ export function microKernel(v: Variant): string {
     inline("swizzle(a: v128, i: v128): v128", v.fused ? "i8x16.relaxed_swizzle(a, i)" : "i8x16.swizzle(a, i)"),
     overRows(v),
     overPanel(v),
-    overLeanPanel(v),
     "",
   ].join("\n");
 }

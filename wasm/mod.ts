@@ -11,9 +11,10 @@ import { ConfigError } from "../src/core/errors.ts";
 import { WasmBackend } from "./backend.ts";
 import * as fma from "./kernels_fma.wasm.ts";
 import * as mul from "./kernels_mul.wasm.ts";
+import * as panels from "./kernels_panels.wasm.ts";
 import { LinearMemory, MOST_BYTES } from "./memory.ts";
 import { Pool, SCRATCH_BYTES } from "./pool.ts";
-import { fusesMultiplyAdd, leanIsFaster } from "./probe.ts";
+import { fusesMultiplyAdd } from "./probe.ts";
 
 /** What may be chosen. */
 export interface WasmOptions {
@@ -22,10 +23,10 @@ export interface WasmOptions {
   /** Most bytes of linear memory, at most 4 GiB less 64 KiB (the default). Pages are only taken when they are used. */
   maxBytes?: number;
   /**
-   * Which kernels: `fma` or `lean` where relaxed_madd is one instruction (they differ in speed only), `mul` elsewhere.
-   * Default: what probe.ts finds.
+   * Which kernels: `panels` or `fma` where relaxed_madd is one instruction (they differ in speed only: `panels` also needs
+   * garbage-collected structs), `mul` elsewhere. Default: what probe.ts finds.
    */
-  kernels?: "fma" | "lean" | "mul";
+  kernels?: "panels" | "fma" | "mul";
 }
 
 /**
@@ -52,14 +53,23 @@ export async function createWasmBackend(o: WasmOptions = {}): Promise<Backend> {
   if (!(maxBytes >= least && maxBytes <= MOST_BYTES)) {
     throw new ConfigError(`Cannot limit the memory to ${maxBytes} bytes: it must be ${least} to ${MOST_BYTES}`);
   }
-  const fused = o.kernels ? o.kernels !== "mul" : fusesMultiplyAdd();
-  const module = await WebAssembly.compile(Buffer.from((fused ? fma : mul).base64, "base64"));
-  const kind = o.kernels ?? (!fused ? "mul" : leanIsFaster(module) ? "lean" : "fma");
+  const kind = o.kernels ?? (!fusesMultiplyAdd() ? "mul" : runsPanels() ? "panels" : "fma");
+  const modules = {
+    kernels: await WebAssembly.compile(decoded((kind === "mul" ? mul : fma).base64)),
+    panels: kind === "panels" ? await WebAssembly.compile(decoded(panels.base64)) : null,
+  };
   const mem = new LinearMemory(maxBytes), scratch = SCRATCH_BYTES;
   mem.reserve(scratch, Pool.bytes(threads));
-  const pool = await Pool.start(module, mem.memory, scratch, threads, undefined, kind === "lean");
+  const pool = await Pool.start(modules, mem.memory, scratch, threads);
   return new WasmBackend(mem, pool, `wasm: 128-bit SIMD (${kind}), ${threads} thread${threads > 1 ? "s" : ""}`);
 }
+
+/** Whether this engine takes `kernels: "panels"`. */
+export function runsPanels(): boolean {
+  return WebAssembly.validate(decoded(panels.base64));
+}
+
+const decoded = (base64: string): BufferSource => Buffer.from(base64, "base64") as BufferSource;
 
 /** The backend as a candidate for ffi/select.ts. */
 export const candidate: Candidate = {

@@ -7,7 +7,7 @@ import process from "node:process";
 import { Worker } from "node:worker_threads";
 import { STATUS } from "../ffi/abi_base.ts";
 import { BackendError } from "../src/core/errors.ts";
-import { CLOSED, CONTROL as C, program, SPINS, type WorkerData } from "./worker.ts";
+import { CLOSED, CONTROL as C, instantiate, type Modules, program, SPINS, type WorkerData } from "./worker.ts";
 
 type Kernel = (unit: number, scratch: number) => void;
 
@@ -54,6 +54,8 @@ export class Pool {
 
   /** Rows of a packed panel of A, which the kernels decide. */
   readonly panelRows: number;
+  /** Whether there is the tile over structs. */
+  readonly held: boolean;
 
   private readonly memory: WebAssembly.Memory;
   /** Address of the first thread's scratch; the others' follow. */
@@ -62,43 +64,42 @@ export class Pool {
   private readonly patience: number;
 
   constructor(
-    module: WebAssembly.Module,
+    modules: Modules,
     memory: WebAssembly.Memory,
     scratch: number,
     threads: number,
     patience: number,
-    lean: boolean,
   ) {
     this.patience = patience;
     this.memory = memory;
     this.scratch = scratch;
     this.threads = threads;
-    this.#exports = new WebAssembly.Instance(module, { env: { memory } }).exports;
-    const names = kernelNames(module);
+    this.#exports = instantiate(modules, memory).exports;
+    const names = kernelNames(modules.kernels);
     this.#kernels = names.map((n) => this.#exports[n] as Kernel);
     names.forEach((n, i) => this.#index.set(n, i));
-    this.panelRows = (this.#exports.panelRows as (lean: number) => number)(lean ? 1 : 0);
+    this.panelRows = (this.#exports.panelRows as () => number)();
+    this.held = modules.panels !== null;
     this.#ctl = new Int32Array(memory.buffer, 0, 256);
     this.#floats = new Float32Array(memory.buffer, 0, 256);
   }
 
   /**
-   * Starts the workers and waits until each has instantiated the module.
+   * Starts the workers and waits until each has instantiated the modules.
    * @throws {BackendError} when a worker does not start
    */
   static async start(
-    module: WebAssembly.Module,
+    modules: Modules,
     memory: WebAssembly.Memory,
     scratch: number,
     threads: number,
     patience: number = PATIENCE,
-    lean = false,
   ): Promise<Pool> {
-    const pool = new Pool(module, memory, scratch, threads, patience, lean), names = kernelNames(module);
+    const pool = new Pool(modules, memory, scratch, threads, patience), names = kernelNames(modules.kernels);
     const ready: Promise<void>[] = [];
     for (let t = 1; t < threads; t++) {
       const workerData: WorkerData = {
-        module,
+        modules,
         memory,
         names,
         scratch: scratch + t * SCRATCH_BYTES,

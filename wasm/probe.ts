@@ -1,7 +1,6 @@
 /**
  * Whether this engine runs relaxed_madd as one fused instruction. The result differs in the last bit and the best GEMM
- * kernel differs by a quarter, so the engine is asked and not its name; no environment variable changes numerics. And which
- * of two register tiles is the faster one.
+ * kernel differs by a quarter, so the engine is asked and not its name; no environment variable changes numerics.
  * @module
  */
 
@@ -26,34 +25,4 @@ export function fusesMultiplyAdd(): boolean {
   const { p } = new WebAssembly.Instance(new WebAssembly.Module(bytes)).exports;
   const x = 1 + 2 ** -12;
   return (p as (x: number, y: number, z: number) => number)(x, x, -(1 + 2 ** -11)) !== 0;
-}
-
-/** Milliseconds each kernel runs before it is timed, so that the engine has optimised it, and how often it is timed. */
-const WARM_UP = 4, HEATS = 7;
-/** Tiles of a heat: a fifth of a millisecond or less. */
-const TILES = 200;
-
-/** What `leanIsFaster` has found in this process: an engine reserves gigabytes of addresses for each shared memory. */
-let found: boolean | null = null;
-
-/** Whether the panels of four rows are the faster ones for this engine on this processor; a result is the same with both. */
-export function leanIsFaster(module: WebAssembly.Module): boolean {
-  return found ??= raced(module);
-}
-
-function raced(module: WebAssembly.Module): boolean {
-  const memory = new WebAssembly.Memory({ initial: 4, maximum: 65536, shared: true });
-  const { race, panelRows } = new WebAssembly.Instance(module, { env: { memory } }).exports;
-  const run = race as (lean: number, tiles: number) => void, rows = panelRows as (lean: number) => number;
-  const time = (lean: number): number => {
-    const start = performance.now();
-    run(lean, TILES);
-    return (performance.now() - start) / rows(lean);
-  };
-  const best = [0, 1].map((lean) => {
-    for (const end = performance.now() + WARM_UP; performance.now() < end;) time(lean);
-    return time(lean);
-  });
-  for (let heat = 0; heat < HEATS; heat++) for (const lean of [0, 1]) best[lean] = Math.min(best[lean], time(lean));
-  return best[1] < best[0];
 }

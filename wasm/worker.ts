@@ -41,9 +41,17 @@ export const CLOSED = -0x40000000;
 /** Looks at the generation before sleeping: some 30 µs, which is longer than the gap between two operations. */
 export const SPINS = 300;
 
+/** What a thread instantiates. */
+export interface Modules {
+  /** The kernels. */
+  readonly kernels: WebAssembly.Module;
+  /** The tile over structs (panel_kernel.ts), which the fused kernels call; null where the engine has no structs. */
+  readonly panels: WebAssembly.Module | null;
+}
+
 /** What the program is given. */
 export interface WorkerData {
-  readonly module: WebAssembly.Module;
+  readonly modules: Modules;
   readonly memory: WebAssembly.Memory;
   readonly names: readonly string[];
   /** Address of the thread's own scratch memory. */
@@ -52,10 +60,22 @@ export interface WorkerData {
   readonly spins: number;
 }
 
+/** A thread's instance of the kernels. Its text is part of the program below: it may name nothing outside itself. */
+export function instantiate(modules: Modules, memory: WebAssembly.Memory): WebAssembly.Instance {
+  const env = { memory },
+    none = () => {
+      throw new Error("panels are not there");
+    };
+  const panels = modules.panels
+    ? new WebAssembly.Instance(modules.panels, { env }).exports
+    : { fillPlain: none, fillTransposed: none, multiply: none, take: none };
+  return new WebAssembly.Instance(modules.kernels, { env, panels });
+}
+
 /** JavaScript for `new Worker(program, { eval: true })`. */
 export const program: string = `{
 const { parentPort, workerData: d } = require("node:worker_threads");
-const { exports } = new WebAssembly.Instance(d.module, { env: { memory: d.memory } });
+const { exports } = (${instantiate})(d.modules, d.memory);
 const kernels = d.names.map((name) => exports[name]);
 const c = d.control, ctl = new Int32Array(d.memory.buffer, 0, 256);
 const pause = Atomics.pause ? () => Atomics.pause() : () => {};

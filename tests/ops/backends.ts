@@ -5,7 +5,7 @@
 import { existsSync } from "node:fs";
 import type { Candidate, OpenOpts } from "../../ffi/select.ts";
 import type { Backend } from "../../src/core/backend.ts";
-import { createWasmBackend } from "../../wasm/mod.ts";
+import { createWasmBackend, runsPanels } from "../../wasm/mod.ts";
 import { ReferenceBackend } from "../reference/mod.ts";
 
 /** An opened backend under a name for people, "cuda bf16". */
@@ -31,10 +31,14 @@ export async function findBackends(): Promise<Found> {
   const present: Present[] = [
     { label: "reference", be: new ReferenceBackend() },
     { label: "wasm fma", be: await createWasmBackend({ kernels: "fma", threads: 1 }) },
-    { label: "wasm lean, 2 threads", be: await createWasmBackend({ kernels: "lean", threads: 2 }) },
     { label: "wasm mul, 3 threads", be: await createWasmBackend({ kernels: "mul", threads: 3 }) },
   ];
   const refused: string[] = [];
+  if (runsPanels()) {
+    for (const threads of [1, 2]) {
+      present.push({ label: `wasm panels, ${threads}`, be: await createWasmBackend({ kernels: "panels", threads }) });
+    }
+  } else refused.push("wasm panels: this engine has no structs of vectors");
   for (const folder of ["cuda", "metal"]) {
     const candidate = await candidateOf(folder);
     if (!candidate) continue;

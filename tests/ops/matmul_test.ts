@@ -48,12 +48,17 @@ const SIZES: Sizes[] = [
   { M: 17, N: 31, K: 29 },
   { M: 64, N: 64, K: 64 },
   { M: 33, N: 130, K: 257 },
+  { M: 61, N: 523, K: 1300 },
+  { M: 24, N: 64, K: 24 },
+  { M: 25, N: 65, K: 31 },
 ];
 const TRANSPOSES: MatmulOpts[] = [{}, { transB: true }, { transA: true }, { transA: true, transB: true }];
 
 const dense = SIZES.flatMap((s) => TRANSPOSES.map((o) => matmulCase("multiplies", s, o)));
 const options = TRANSPOSES.flatMap((o) => [
   matmulCase("scales and adds to c", { M: 19, N: 23, K: 37 }, { ...o, alpha: -0.5, beta: 1 }),
+  matmulCase("scales and adds to c", { M: 31, N: 69, K: 700 }, { ...o, alpha: -0.5, beta: 1 }),
+  matmulCase("adds to c with a bias", { M: 26, N: 71, K: 40 }, { ...o, beta: 1 }, { bias: true }),
   matmulCase("adds a bias", { M: 6, N: 11, K: 40 }, { ...o, alpha: 2 }, { bias: true }),
   matmulCase("adds to c with a bias", { M: 2, N: 9, K: 5 }, { ...o, beta: 1 }, { bias: true }),
 ]);
@@ -61,6 +66,8 @@ const WEIGHTS = (Object.keys(DTYPES) as DType[]).filter((d) => d !== "i32" && d 
 const weights = WEIGHTS.flatMap((b) => [
   matmulCase(`reads ${b} for one token`, { M: 1, N: 7, K: 256 }, { transB: true }, { b }),
   matmulCase(`reads ${b} for many tokens, with a bias`, { M: 37, N: 45, K: 512 }, { transB: true }, { b, bias: true }),
+  matmulCase(`reads ${b} for many tokens`, { M: 25, N: 67, K: 1280 }, { transB: true }, { b }),
+  matmulCase(`reads ${b} without a transpose`, { M: 25, N: 512, K: 41 }, {}, { b }),
   matmulCase(`reads ${b} without a transpose`, { M: 5, N: 256, K: 19 }, {}, { b }),
   matmulCase(`adds a product with ${b}`, { M: 33, N: 256, K: 7 }, { beta: 1, alpha: 0.5 }, { b }),
 ]);

@@ -250,7 +250,7 @@ async function mortal(): Promise<{ be: Backend; kill(): void }> {
   const { base64 } = fusesMultiplyAdd() ? fma : mul;
   const module = await WebAssembly.compile(Buffer.from(base64, "base64")), mem = new LinearMemory(1 << 30);
   mem.reserve(SCRATCH_BYTES, Pool.bytes(2));
-  const pool = await Pool.start(module, mem.memory, SCRATCH_BYTES, 2);
+  const pool = await Pool.start({ kernels: module, panels: null }, mem.memory, SCRATCH_BYTES, 2);
   const kill = () => {
     const ctl = new Int32Array(mem.memory.buffer, 0, 256);
     Atomics.store(ctl, CONTROL.stop, 1);

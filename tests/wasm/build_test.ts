@@ -2,9 +2,10 @@
 import { Buffer } from "node:buffer";
 import { createHash } from "node:crypto";
 import { describe, expect, test } from "vitest";
-import { compile, hashSources } from "../../wasm/build.ts";
+import { assemblePanels, compile, hashPanels, hashSources } from "../../wasm/build.ts";
 import * as fma from "../../wasm/kernels_fma.wasm.ts";
 import * as mul from "../../wasm/kernels_mul.wasm.ts";
+import * as panels from "../../wasm/kernels_panels.wasm.ts";
 import { VARIANTS } from "../../wasm/micro_kernel.ts";
 
 const COMMITTED = { fma, mul };
@@ -25,12 +26,21 @@ describe.each(VARIANTS)("the $name kernels", (v) => {
     expect(sha256(await compile(v)), "run: deno run -A wasm/build.ts").toBe(committed.binary);
   });
 
-  test("import the shared memory and nothing else", () => {
-    const wanted = WebAssembly.Module.imports(new WebAssembly.Module(bytes));
-    expect(wanted).toEqual([expect.objectContaining({ module: "env", name: "memory", kind: "memory" })]);
+  test("import the shared memory, and the fused ones the tile over structs", () => {
+    const wanted = WebAssembly.Module.imports(new WebAssembly.Module(bytes)).map((x) => `${x.module}.${x.name}`);
+    const tile = ["fillPlain", "fillTransposed", "multiply", "take"].map((f) => `panels.${f}`);
+    expect(wanted.toSorted()).toEqual(["env.memory", ...v.fused ? tile : []].toSorted());
   });
 });
 
-test("the kernels take less than 200 KB of the package", () => {
-  expect(fma.base64.length + mul.base64.length).toBeLessThan(200_000);
+describe("the tile over structs", () => {
+  test("is what wasm/panel_kernel.ts writes", async () => {
+    expect(panels.sources, "run: deno run -A wasm/build.ts").toBe(hashPanels());
+    expect(sha256(Buffer.from(panels.base64, "base64"))).toBe(panels.binary);
+    expect(sha256(await assemblePanels()), "run: deno run -A wasm/build.ts").toBe(panels.binary);
+  });
+});
+
+test("the kernels take less than 220 KB of the package", () => {
+  expect(fma.base64.length + mul.base64.length + panels.base64.length).toBeLessThan(220_000);
 });

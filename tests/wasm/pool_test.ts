@@ -54,7 +54,7 @@ describe("a pool of threads", () => {
   test("turns a trap in any thread into a BackendError and works on", async () => {
     const module = await WebAssembly.compile(Buffer.from(base64, "base64")), mem = new LinearMemory(64 << 20);
     mem.reserve(SCRATCH_BYTES, Pool.bytes(4));
-    const pool = await Pool.start(module, mem.memory, SCRATCH_BYTES, 4), far = 0xf0000000;
+    const pool = await Pool.start({ kernels: module, panels: null }, mem.memory, SCRATCH_BYTES, 4), far = 0xf0000000;
     for (let i = 0; i < 20; i++) {
       expect(() => pool.run("copy", "copyBytes", 50, [far, far, 50 * 65536])).toThrow(BackendError);
       expect(() => pool.run("copy", "copyBytes", 1, [far, far, 100])).toThrow(/^Cannot run copy: .*(memory|bounds)/i);
@@ -94,7 +94,7 @@ describe("a pool of threads", () => {
   test("says that a worker has ended, and gives out no more work", async () => {
     const module = await WebAssembly.compile(Buffer.from(base64, "base64")), mem = new LinearMemory(64 << 20);
     mem.reserve(SCRATCH_BYTES, Pool.bytes(2));
-    const pool = await Pool.start(module, mem.memory, SCRATCH_BYTES, 2);
+    const pool = await Pool.start({ kernels: module, panels: null }, mem.memory, SCRATCH_BYTES, 2);
     endWorkers(mem.memory);
     await expect.poll(() => failure(pool), { timeout: 20_000 }).toMatch(
       /^Cannot run fill: worker 1 ended unexpectedly/,
@@ -105,7 +105,7 @@ describe("a pool of threads", () => {
   test("does not wait for ever for a worker that was killed in the middle of a job", async () => {
     const module = await WebAssembly.compile(Buffer.from(base64, "base64")), mem = new LinearMemory(64 << 20);
     mem.reserve(SCRATCH_BYTES, Pool.bytes(2));
-    const pool = await Pool.start(module, mem.memory, SCRATCH_BYTES, 2, 1);
+    const pool = await Pool.start({ kernels: module, panels: null }, mem.memory, SCRATCH_BYTES, 2, 1);
     endWorkers(mem.memory);
     // The job itself writes 1 where joined workers are counted: to the pool that is a worker who joined and never came back.
     const work = () => pool.run("fill", "fill", 2, [4 * CONTROL.joined, 1, 4, 1]);
@@ -144,6 +144,6 @@ describe("the choice of kernels", () => {
     const got = new Float32Array(1);
     await be.download(c, got);
     expect(got[0] !== 0).toBe(fusesMultiplyAdd());
-    expect((await open(1)).device).toMatch(fusesMultiplyAdd() ? /\((fma|lean)\)/ : /\(mul\)/);
+    expect((await open(1)).device).toMatch(fusesMultiplyAdd() ? /\((panels|fma)\)/ : /\(mul\)/);
   });
 });

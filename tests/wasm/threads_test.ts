@@ -1,5 +1,5 @@
 /**
- * Every operation on one thread, on three with the lean tile, and with the other set of kernels: neither threads nor the
+ * Every operation on one thread, on three with the tile over structs, and with the other set of kernels: neither threads nor the
  * tile may change a bit, and each must agree with the reference. Shapes are off every tile: tests/ops has the thorough cases.
  */
 import { afterAll, describe, expect, test } from "vitest";
@@ -7,13 +7,13 @@ import type { Backend } from "../../src/core/backend.ts";
 import type { DType } from "../../src/core/dtype.ts";
 import { Random } from "../../src/core/philox.ts";
 import { byteLength, numel, type Tensor } from "../../src/core/tensor.ts";
-import { createWasmBackend } from "../../wasm/mod.ts";
+import { createWasmBackend, runsPanels } from "../../wasm/mod.ts";
 import { ReferenceBackend } from "../reference/mod.ts";
 import { randomAs, storeAs } from "../ops/values.ts";
 
 const BACKENDS = {
   one: await createWasmBackend({ threads: 1, kernels: "fma" }),
-  three: await createWasmBackend({ threads: 3, kernels: "lean" }),
+  three: await createWasmBackend({ threads: 3, kernels: runsPanels() ? "panels" : "fma" }),
   mul: await createWasmBackend({ threads: 2, kernels: "mul" }),
 };
 afterAll(() => Object.values(BACKENDS).forEach((be) => be.close()));

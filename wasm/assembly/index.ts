@@ -17,9 +17,9 @@ export {
   adafactorRows,
   adafactorSum,
 } from "./optimizers";
-export { fewRows, matmul, matvec } from "./matmul";
+export { fewRows, matmul, matvec, panelRows } from "./matmul";
+export { matmulHeld } from "./matmul_held";
 export { packRows, transposeRows } from "./pack";
-export { panelRows, race } from "./race";
 export { attention } from "./attention";
 export { attentionBwdKV, attentionBwdQ } from "./attention_bwd_split";
 export { attentionBwdWhole } from "./attention_bwd_whole";

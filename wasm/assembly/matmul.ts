@@ -5,7 +5,7 @@ import { bytesOf, decode } from "./decode";
 import { dotRow, dots, hasMinimum, sumRuns } from "./dot";
 import { float, int, ptr, words } from "./job";
 import { sum4 } from "./math";
-import { LEAN, madd, MR, NR, tileLean, tilePanel, tileRows } from "./micro";
+import { madd, MR, NR, PR, tilePanel, tileRows } from "./micro";
 import { packPlain, packTransposed, panelBytes } from "./pack";
 
 /** Rows of A that meet one packed block of B before the next rows do: 480 KiB at most of the second-level cache. */
@@ -16,10 +16,15 @@ const STRIP: i32 = 1024;
 
 // Arguments: c, ldc, ldcT, a, lda, packed a or 0, b, b's type, bytes of b's row, transB, bias, M, N, K, KC, NB, RB, column
 // units, beta, floats of scratch before the strip, m0, m1, k0, k1; alpha. ldc and ldcT are floats between rows and columns
-// of c: one of them is 1. Rows m0..m1 and k0..k1 are the chunk of this launch. Last: rows of a packed panel of A.
+// of c: one of them is 1. Rows m0..m1 and k0..k1 are the chunk of this launch.
+
+/** Rows of a packed panel of A. */
+export function panelRows(): i32 {
+  return PR;
+}
 
 /** c = alpha · tile (+ c) for the part of a tile that lies inside c, at any strides, rounded as the micro-kernels do. */
-function scatter(tile: usize, alpha: f32, c: usize, ldc: usize, ldcT: usize, rows: i32, cols: i32, add: bool): void {
+export function scatter(tile: usize, alpha: f32, c: usize, ldc: usize, ldcT: usize, rows: i32, cols: i32, add: bool): void {
   const f = f32x4.splat(alpha);
   for (let r = 0; r < rows; r++) {
     for (let q = 0; q < cols; q++) {
@@ -30,7 +35,7 @@ function scatter(tile: usize, alpha: f32, c: usize, ldc: usize, ldcT: usize, row
 }
 
 /** c = bias in the unit's rectangle, so that the first pass may add. */
-function startWithBias(m0: i32, m1: i32, n0: i32, n1: i32, beta: bool): void {
+export function startWithBias(m0: i32, m1: i32, n0: i32, n1: i32, beta: bool): void {
   const c = ptr(0), ldc = int(1), ldcT = int(2), bias = ptr(10);
   for (let m = m0; m < m1; m++) {
     for (let n = n0; n < n1; n++) {
@@ -55,14 +60,14 @@ export function matmul(u: i32, scratch: usize): void {
     if (int(9)) packTransposed(ptr(6), int(7), ptr(8), k0, kc, n0, n1 - n0, scratch, strip);
     else packPlain(ptr(6), int(7), ptr(8), k0, kc, n0, n1 - n0, scratch, strip);
     for (let m = m0; m < m1; m += MC) multiply(scratch, panels, strip, m, min(m1, m + MC), n0, n1, k0, kc, add);
-    if (panels) panels += <usize>((end - int(20) + int(24) - 1) / int(24)) * panelBytes(int(24), KC);
+    if (panels) panels += <usize>((end - int(20) + PR - 1) / PR) * panelBytes(PR, KC);
     add = true;
   }
 }
 
 /** All tiles of rows m0..m1 and columns n0..n1, over one block of k. `panels` is this pass's packed A or 0. */
 function multiply(pb: usize, panels: usize, tmp: usize, m0: i32, m1: i32, n0: i32, n1: i32, k0: i32, kc: i32, add: bool): void {
-  const ldc = words(int(1)), ldcT = words(int(2)), lda = words(int(4)), alpha = float(0), KC = int(14), PR = int(24);
+  const ldc = words(int(1)), ldcT = words(int(2)), lda = words(int(4)), alpha = float(0), KC = int(14);
   const tall = panels ? PR : MR;
   for (let n = n0; n < n1; n += NR, pb += panelBytes(NR, kc)) {
     for (let m = m0; m < m1; m += tall) {
@@ -71,8 +76,7 @@ function multiply(pb: usize, panels: usize, tmp: usize, m0: i32, m1: i32, n0: i3
       const to = whole ? c : tmp, ld = whole ? ldc : words(NR), f: f32 = whole ? alpha : 1;
       if (panels) {
         const pa = panels + <usize>((m - int(20)) / PR) * panelBytes(PR, KC);
-        if (PR === LEAN) tileLean(kc, pa, pb, to, ld, f, whole && add);
-        else tilePanel(kc, pa, pb, to, ld, f, whole && add);
+        tilePanel(kc, pa, pb, to, ld, f, whole && add);
       } else {
         const a = ptr(3) + <usize>m * lda + words(k0);
         tileRows(kc, a, lda, m1 - 1 - m, pb, to, ld, f, whole && add);

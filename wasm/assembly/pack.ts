@@ -2,7 +2,7 @@
 // are a cache line further apart than they are long, because at 16 KiB apart they would all fall on the same cache sets.
 import { bytesOf, decode } from "./decode";
 import { int, ptr, words } from "./job";
-import { NR } from "./micro";
+import { NR, PR } from "./micro";
 
 /** Panels of A that one unit packs; ../matmul.ts has the same number. */
 const GROUP: i32 = 8;
@@ -92,16 +92,16 @@ export function packPlain(b: usize, type: i32, row: usize, k0: i32, kc: i32, n0:
 
 /**
  * Panels of PR rows of op(A), for as many passes of KC as the chunk has. Unit (p, g) is GROUP panels of pass p.
- * Arguments: dst, a, lda, transA, m0, rows, k0, k1, KC, PR.
+ * Arguments: dst, a, lda, transA, m0, rows, k0, k1, KC.
  */
 export function packRows(u: i32, _: usize): void {
-  const rows = int(5), k1 = int(7), KC = int(8), PR = int(9), lda = words(int(2));
+  const rows = int(5), k1 = int(7), KC = int(8), lda = words(int(2));
   const panels = (rows + PR - 1) / PR, groups = (panels + GROUP - 1) / GROUP;
   const pass = u / groups, g = u % groups * GROUP, k = int(6) + pass * KC, kc = min(KC, k1 - k);
   for (let p = g; p < min(panels, g + GROUP); p++) {
     const dst = ptr(0) + <usize>(pass * panels + p) * panelBytes(PR, KC), have = min(PR, rows - p * PR);
     const m = int(4) + p * PR;
-    if (int(3)) gatherColumns(ptr(1) + <usize>k * lda + words(m), lda, have, kc, dst, PR);
+    if (int(3)) gatherColumns(ptr(1) + <usize>k * lda + words(m), lda, have, kc, dst);
     else transposeStrip(ptr(1) + <usize>m * lda + words(k), lda, have, kc, dst, PR);
   }
 }
@@ -117,7 +117,7 @@ export function transposeRows(u: i32, _: usize): void {
 }
 
 /** dst[k · PR + r] = src[k · ld + r], zero where r has no row. */
-function gatherColumns(src: usize, ld: usize, rows: i32, kc: i32, dst: usize, PR: i32): void {
+function gatherColumns(src: usize, ld: usize, rows: i32, kc: i32, dst: usize): void {
   for (let k = 0; k < kc; k++, src += ld, dst += words(PR)) {
     if (rows === PR && PR >= 4) {
       v128.store(dst, v128.load(src));
