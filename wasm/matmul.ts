@@ -29,7 +29,7 @@ const TILE_ROWS = 20, HELD_ROWS = 24;
 /** panel_kernel.ts: k of a struct, structs of op(b), tiles of c. */
 const CHUNK = 32, BLOCKS = 640, TILES = 64;
 /** From which sizes that tile is the faster one: spreading A is won back by columns, copying B by rows. */
-const HELD_LEAST = { M: 24, N: 64, K: 24 };
+const HELD_LEAST = { M: 13, N: 48, K: 12 };
 
 /** Rows of a transposed A under which it is turned into rows first: a panel of five would be filled badly. */
 const THIN = 64;
@@ -122,9 +122,9 @@ function cut(
   const { block, code } = DTYPES[b.t.dtype], PR = pool.panelRows, thin = given.transposed && M <= THIN;
   const turns = thin && 4 * M * K <= PANELS_BYTES, lda = turns ? K : cols(given.t);
   if (turns) pool.run("matmul", "transposeRows", ceil(K, 64), [pool.panels, given.at, cols(given.t), M, K]);
-  const kc = passLength(K, b.transposed ? block : 1), { M: m, N: n, K: k } = HELD_LEAST;
-  if (pool.held && M >= m && N >= n && K >= k) return cutHeld(pool, c, given, b, bias, [M, N, K], alpha, beta, kc);
   const a = turns ? { at: pool.panels, transposed: false } : given;
+  const kc = passLength(K, b.transposed ? block : 1), { M: m, N: n, K: k } = HELD_LEAST;
+  if (pool.held && M >= m && N >= n && K >= k) return cutHeld(pool, c, a, lda, b, bias, [M, N, K], alpha, beta, kc);
   const packs = a.transposed || (PR > 2 && N >= WIDE && M >= TILE_ROWS && !turns);
   const rows = packs ? Math.min(M, CHUNK_ROWS) : M;
   const passes = Math.floor(PANELS_BYTES / 4 / (ceil(rows, PR) * (PR * kc + 16)));
@@ -150,7 +150,8 @@ function cut(
 function cutHeld(
   pool: Pool,
   c: Target,
-  a: Operand,
+  a: { at: number; transposed: boolean },
+  lda: number,
   b: Operand,
   bias: number,
   [M, N, K]: readonly [number, number, number],
@@ -161,7 +162,7 @@ function cutHeld(
   const { block, code } = DTYPES[b.t.dtype], row = bytesOf(b.t.dtype, cols(b.t)), least = b.transposed ? 1 : block;
   const most = 8 * Math.min(TILES, Math.floor(BLOCKS / ceil(kc, CHUNK)));
   const { wide, across, tall } = units(pool.threads, M, N, least, HELD_ROWS, most);
-  const args = [c.at, c.ldc, c.ldcT, a.at, cols(a.t), 0, b.at, code, row, b.transposed ? 1 : 0, bias, M, N, K, kc];
+  const args = [c.at, c.ldc, c.ldcT, a.at, lda, 0, b.at, code, row, b.transposed ? 1 : 0, bias, M, N, K, kc];
   args.push(wide, tall, across, beta, 0, 0, M, 0, K, 0, a.transposed ? 1 : 0);
   pool.run("matmul", "matmulHeld", across * ceil(M, tall), args, [alpha]);
 }

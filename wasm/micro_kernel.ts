@@ -118,7 +118,10 @@ function held(v: Variant): string[] {
   const functions = [
     ["fillPlain", "fillPlain(from: usize, ld: usize, panels: i32, at: i32): void"],
     ["fillTransposed", "fillTransposed(from: usize, ld: usize, chunks: i32, at: i32, step: i32): void"],
-    ["multiply", "multiplyPanels(a: usize, lda: usize, last: i32, first: i32, chunks: i32, panels: i32): void"],
+    [
+      "multiply",
+      "multiplyPanels(a: usize, lda: usize, last: i32, first: i32, chunks: i32, panels: i32, short: bool): void",
+    ],
     ["take", "takeTiles(panel: i32, panels: i32, c: usize, ldc: usize, alpha: f32, add: bool): void"],
   ];
   return [

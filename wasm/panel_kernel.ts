@@ -131,9 +131,24 @@ const LOAD = `
     }`)
 })`;
 
-/** All tiles += the six rows · one chunk of op(b), whose structs lie from $at on; the first chunk starts from zero. */
+/** One k of the chunk for a tile. */
+const product = (k: number): string =>
+  each(range(VECTORS), (j) => `(local.set $b${j} (struct.get $B ${k * VECTORS + j} (local.get $b)))`) +
+  each(range(ROWS), (i) =>
+    `(local.set $s (struct.get $A ${k * ROWS + i} (local.get $a)))
+    ${
+      each(range(VECTORS), (j) => {
+        const c = `$c${i * VECTORS + j}`;
+        return `(local.set ${c} (f32x4.relaxed_madd (local.get $s) (local.get $b${j}) (local.get ${c})))`;
+      })
+    }`);
+
+/**
+ * All tiles += the six rows · one chunk of op(b), whose structs lie from $at on; the first chunk starts from zero, and of a short one
+ * only the first half is not zero.
+ */
 const SWEEP = `
-  (func $sweep (param $first i32) (param $at i32) (param $panels i32)
+  (func $sweep (param $first i32) (param $at i32) (param $panels i32) (param $short i32)
     (local $p i32) (local $s v128) ${range(VECTORS).map((j) => `(local $b${j} v128)`).join(" ")}
     ${TILE.map(({ at }) => `(local $c${at} v128)`).join(" ")}
     (local $a (ref $A)) (local $b (ref $B)) (local $c (ref $C)) (local $bs (ref $Bs)) (local $cs (ref $Cs))
@@ -146,33 +161,22 @@ const SWEEP = `
       (if (local.get $first)
         (then ${each(TILE, ({ at }) => `(local.set $c${at} (v128.const i32x4 0 0 0 0))`)})
         (else ${each(TILE, ({ at }) => `(local.set $c${at} (struct.get $C ${at} (local.get $c)))`)}))
-      ${
-  each(range(CHUNK), (k) =>
-    `${
-      each(range(VECTORS), (j) => `(local.set $b${j} (struct.get $B ${k * VECTORS + j} (local.get $b)))`)
-    }
-      ${
-      each(range(ROWS), (i) =>
-        `(local.set $s (struct.get $A ${k * ROWS + i} (local.get $a)))
-      ${
-          each(range(VECTORS), (j) => {
-            const c = `$c${i * VECTORS + j}`;
-            return `(local.set ${c} (f32x4.relaxed_madd (local.get $s) (local.get $b${j}) (local.get ${c})))`;
-          })
-        }`)
-    }`)
-}
+      (block $done
+        ${each(range(CHUNK / 2), product)}
+        (br_if $done (local.get $short))
+        ${each(range(CHUNK / 2), (k) => product(CHUNK / 2 + k))})
       ${each(TILE, ({ at }) => `(struct.set $C ${at} (local.get $c) (local.get $c${at}))`)}
       (br_if $panel (i32.lt_u (local.tee $p (i32.add (local.get $p) (i32.const 1))) (local.get $panels)))))`;
 
-/** multiply(a, bytes between rows, last row, first chunk, chunks, panels): six rows of A against chunks of op(b). */
+/** multiply(a, bytes between rows, last row, first chunk, chunks, panels, short): six rows of A against chunks of op(b). */
 const MULTIPLY = `
   (func (export "multiply") (param $a i32) (param $ld i32) (param $last i32) (param $c i32) (param $chunks i32)
-    (param $panels i32) (local $end i32)
+    (param $panels i32) (param $short i32) (local $end i32)
     (local.set $end (i32.add (local.get $c) (local.get $chunks)))
     (loop $chunk
       (call $load (local.get $a) (local.get $ld) (local.get $last))
-      (call $sweep (i32.eqz (local.get $c)) (i32.mul (local.get $c) (local.get $panels)) (local.get $panels))
+      (call $sweep (i32.eqz (local.get $c)) (i32.mul (local.get $c) (local.get $panels)) (local.get $panels)
+        (local.get $short))
       (local.set $a (i32.add (local.get $a) (i32.const ${4 * CHUNK})))
       (br_if $chunk (i32.lt_u (local.tee $c (i32.add (local.get $c) (i32.const 1))) (local.get $end)))))`;
 

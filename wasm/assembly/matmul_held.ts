@@ -76,7 +76,7 @@ function holdTransposed(k0: i32, kc: i32, n0: i32, n1: i32, panels: i32, strip: 
 /** All tiles of some rows: whole chunks of a row where it lies, else six rows of a chunk are gathered first. */
 function sweepRows(m: i32, rows: i32, k0: i32, kc: i32, panels: i32, gathered: usize): void {
   const lda = words(int(4)), turned = int(25) !== 0, whole = turned ? 0 : kc / CHUNK;
-  if (whole > 0) multiplyPanels(ptr(3) + <usize>m * lda + words(k0), lda, rows - 1, 0, whole, panels);
+  if (whole > 0) multiplyPanels(ptr(3) + <usize>m * lda + words(k0), lda, rows - 1, 0, whole, panels, false);
   for (let c = whole; c * CHUNK < kc; c++) {
     const k = k0 + c * CHUNK, have = min(CHUNK, kc - c * CHUNK);
     if (turned) gatherColumns(ptr(3) + <usize>k * lda + words(m), lda, rows, have, gathered);
@@ -87,7 +87,7 @@ function sweepRows(m: i32, rows: i32, k0: i32, kc: i32, panels: i32, gathered: u
     }
     // What follows meets zeros of op(b), and must be finite for that.
     for (let r = 0; r < rows; r++) memory.fill(gathered + words(r * CHUNK + have), 0, words(CHUNK - have));
-    multiplyPanels(gathered, words(CHUNK), rows - 1, c, 1, panels);
+    multiplyPanels(gathered, words(CHUNK), rows - 1, c, 1, panels, have <= CHUNK / 2);
   }
 }
 
