@@ -3,12 +3,13 @@
  * Small sets are kept in memory, so that they are parsed once.
  * @module
  */
-import { ConfigError, DataError } from "../core/errors.ts";
+import { DataError } from "../core/errors.ts";
 import { turn } from "../core/turn.ts";
+import { mapColumns, renameKeys, unreadColumns, valueAt } from "./columns.ts";
 import { type Format, formatNamed, FORMATS } from "./formats/mod.ts";
 import { fillPlaceholders, findPlaceholders } from "./placeholders.ts";
 import { type Files, findFiles, type RawRecord, readRecords, recordOf } from "./read/mod.ts";
-import type { Dataset, DatasetOptions, Example, FormatName } from "./types.ts";
+import type { Dataset, DatasetOptions, Example, FormatName, ReadRecord } from "./types.ts";
 
 /** Bytes of files up to which records stay in memory after the first pass. */
 const KEEP = 64 << 20;
@@ -22,6 +23,8 @@ interface Scan {
   bad: number;
   /** How many records have each key. */
   keys: Map<string, number>;
+  /** The first record: what is told of columns is told by it. */
+  first: Record<string, unknown> | null;
   kept: RawRecord[] | null;
   /** Placeholders without a value, with how many records have them. */
   placeholders: Map<string, number>;
@@ -52,8 +55,8 @@ export async function openDataset(
       name,
     );
   }
-  const renamed = renameKeys(scan, options.columns ?? {}, name);
-  const format = chooseFormat(renamed, scan.records, options.format ?? "auto", name);
+  const renamed = renameKeys(scan.keys, options.columns ?? {}, name);
+  const format = chooseFormat(renamed, scan, options.format ?? "auto", name);
   return new OpenDataset(name, format, scan, files, options, open);
 }
 
@@ -70,11 +73,15 @@ function refuseBad(record: { file: string; line: number }, why: string): DataErr
 }
 
 async function scanRecords(records: AnyIterable<RawRecord>, o: DatasetOptions, keep: boolean): Promise<Scan> {
-  const scan: Scan = { records: 0, bad: 0, keys: new Map(), kept: keep ? [] : null, placeholders: new Map() };
+  const none = { records: 0, bad: 0, first: null }, kept: RawRecord[] | null = keep ? [] : null;
+  const scan: Scan = { ...none, keys: new Map(), kept, placeholders: new Map() };
+  const inside = Object.values(o.columns ?? {}).filter((column) => column.includes("."));
   for await (const record of records) {
     if (record.value) {
       scan.records++;
-      for (const key of Object.keys(record.value)) scan.keys.set(key, (scan.keys.get(key) ?? 0) + 1);
+      scan.first ??= record.value;
+      const deep = inside.filter((c) => !(c in record.value!) && valueAt(record.value!, c) !== undefined);
+      for (const key of [...Object.keys(record.value), ...deep]) scan.keys.set(key, (scan.keys.get(key) ?? 0) + 1);
       for (const name of findPlaceholders(record.value)) {
         if (!Object.hasOwn(o.fill ?? {}, name)) scan.placeholders.set(name, (scan.placeholders.get(name) ?? 0) + 1);
       }
@@ -90,26 +97,12 @@ async function scanRecords(records: AnyIterable<RawRecord>, o: DatasetOptions, k
   return scan;
 }
 
-/** Counts of keys under our names. @throws when a mapping names a column that is not there, or one no format has */
-function renameKeys(scan: Scan, columns: Readonly<Record<string, string>>, name: string): Map<string, number> {
-  const ours = new Set(FORMATS.flatMap((f) => f.columns));
-  const keys = new Map(scan.keys);
-  for (const [our, their] of Object.entries(columns)) {
-    if (!ours.has(our)) {
-      throw new ConfigError(`Cannot map a column to '${our}': the formats' columns are ${[...ours].join(", ")}`);
-    }
-    const count = scan.keys.get(their);
-    if (count === undefined) {
-      throw new ConfigError(
-        `Cannot map '${their}' to '${our}': '${name}' has the columns ${[...scan.keys.keys()].join(", ")}`,
-      );
-    }
-    keys.set(our, count);
-  }
-  return keys;
-}
-
-function chooseFormat(keys: Map<string, number>, records: number, wanted: FormatName | "auto", name: string): Format {
+function chooseFormat(
+  keys: Map<string, number>,
+  { records, first }: Scan,
+  wanted: FormatName | "auto",
+  name: string,
+): Format {
   const inAll = new Set([...keys].filter(([, n]) => n === records).map(([k]) => k));
   if (wanted !== "auto") {
     const format = formatNamed(wanted);
@@ -127,18 +120,21 @@ function chooseFormat(keys: Map<string, number>, records: number, wanted: Format
   throw new DataError(
     `Cannot recognise the format of '${name}': the records have ${
       listKeys(keys, records)
-    } and the formats are ${known}; ${wayOut(keys, inAll)}`,
+    } and the formats are ${known}; ${wayOut(keys, inAll, first)}`,
     name,
   );
 }
 
 /** What to do about records of no known format. */
-function wayOut(keys: Map<string, number>, inAll: ReadonlySet<string>): string {
+function wayOut(keys: Map<string, number>, inAll: ReadonlySet<string>, record: Scan["first"]): string {
   if (inAll.has("input_ids")) return "these are tokenised already, for another program: give the texts instead";
   if (FORMATS.some((f) => f.detect(new Set(keys.keys())))) {
     return "the records are of several kinds: give those of one kind in a file of their own";
   }
-  const first = [...keys.keys()][0];
+  const first = [...keys.keys()][0],
+    isTurn = (v: unknown) => typeof v === "object" && v && ("role" in v || "from" in v);
+  const chat = Object.entries(record ?? {}).find(([, v]) => Array.isArray(v) && isTurn(v[0]));
+  if (chat) return `map the column of the turns: --columns messages=${chat[0]}`;
   return first === undefined
     ? "give records that have columns"
     : `map the columns, for example --columns instruction=${first}`;
@@ -195,6 +191,8 @@ class OpenDataset implements Dataset {
     const what = files?.raw ? "text, whole files" : `${this.format}, columns ${listKeys(scan.keys, scan.records)}`;
     const notes = [`Dataset ${this.source}: ${what}; ${scan.records} ${files?.raw ? "texts" : "records"}${many}`];
     if (mapped.length) notes.push(`Columns mapped: ${mapped.join(", ")}`);
+    const unread = files?.raw || !scan.first ? [] : unreadColumns(this.reader, scan.first, this.options.columns ?? {});
+    if (unread.length) notes.push(`Columns not used: ${unread.map((name) => name || "''").join(", ")}`);
     if (files?.leftOut.length) notes.push(`Not read: ${files.leftOut.join(", ")}`);
     // One record with braces is code; when a tenth have the same ones, they wait to be filled in.
     const open = [...scan.placeholders].filter(([, n]) => n >= scan.records / 10).map(([name]) => `{{${name}}}`);
@@ -203,7 +201,7 @@ class OpenDataset implements Dataset {
     return notes;
   }
 
-  async *examples(): AsyncGenerator<{ index: number; example: Example }> {
+  async *examples(): AsyncGenerator<ReadRecord> {
     let index = 0;
     this.#formatBad = 0;
     for await (const record of this.scan.kept ?? this.open()) {
@@ -213,7 +211,7 @@ class OpenDataset implements Dataset {
         throw refuseBad(record, record.bad!);
       }
       const example = this.#read(record);
-      if (example) yield { index, example };
+      if (example) yield { index, example, refuse: (why) => this.#refuse(record, why) };
       if (++index === this.options.limit) return;
     }
   }
@@ -228,15 +226,17 @@ class OpenDataset implements Dataset {
       return this.reader.read(this.#mapped(value));
     } catch (e) {
       if (!(e instanceof DataError)) throw e;
-      if (!this.options.skipBadRows) throw refuseBad(record, e.message);
-      this.#formatBad++;
+      this.#refuse(record, e.message);
     }
   }
 
-  #mapped(value: Record<string, unknown>): Record<string, unknown> {
+  #refuse(record: RawRecord, why: string): void {
+    if (!this.options.skipBadRows) throw refuseBad(record, why);
+    this.#formatBad++;
+  }
+
+  #mapped(value: Record<string, unknown>): Readonly<Record<string, unknown>> {
     if (this.options.fill) value = fillPlaceholders(value, this.options.fill);
-    const columns = Object.entries(this.options.columns ?? {});
-    if (columns.length === 0) return value;
-    return { ...value, ...Object.fromEntries(columns.map(([our, their]) => [our, value[their]])) };
+    return mapColumns(value, this.options.columns ?? {});
   }
 }

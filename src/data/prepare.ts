@@ -12,6 +12,8 @@ import type { Counts, Dataset, Example, Prepared, PrepareOptions, Row } from "./
 /** Records between two calls of `onProgress`. */
 const PROGRESS = 256;
 
+type TrainOn = NonNullable<PrepareOptions["trainOn"]>;
+
 /** What happens to be noted while rows are made. */
 interface Seen {
   split: number;
@@ -83,7 +85,7 @@ async function* makeRows(
   total: number,
 ): AsyncGenerator<Row> {
   const chunker = chunkTexts(tokenizer, o);
-  for await (const { index, example } of dataset.examples()) {
+  for await (const { index, example, refuse } of dataset.examples()) {
     if (counts.records === o.limit) break;
     counts.records++;
     if (counts.records % PROGRESS === 0) {
@@ -100,7 +102,8 @@ async function* makeRows(
       for (const row of chunker(example)) yield { ...row, source: index, truncated: 0 };
       continue;
     }
-    const masked = maskExample(example, tokenizer, o, seen);
+    const masked = maskExample(example, tokenizer, o, seen, refuse);
+    if (!masked) continue;
     seen.split += masked.split;
     seen.addedEos += Number(masked.addedEos);
     yield { ids: masked.ids, weights: masked.weights, source: index, truncated: 0 };
@@ -108,9 +111,24 @@ async function* makeRows(
   o.onProgress?.(counts.records, total);
 }
 
-function maskExample(example: Example, tokenizer: Tokenizer, o: PrepareOptions, seen: Seen): Masked {
+/** The record's tokens; nothing when it cannot be rendered and such records are left out. */
+function maskExample(
+  example: Example,
+  tokenizer: Tokenizer,
+  o: PrepareOptions,
+  seen: Seen,
+  refuse: (why: string) => void,
+): Masked | undefined {
   const rendering = chooseRendering(example.kind, o.template ?? "auto", tokenizer);
   seen.renderings.add(rendering);
+  const rendered = (...what: [Parameters<typeof mask>[0], Rendering, TrainOn]): Masked | undefined => {
+    try {
+      return mask(...what, tokenizer, seen);
+    } catch (e) {
+      if (!(e instanceof DataError)) throw e;
+      refuse(e.message);
+    }
+  };
   if (example.kind === "preference") {
     if (o.preference !== "chosen") {
       throw new DataError(
@@ -121,7 +139,7 @@ function maskExample(example: Example, tokenizer: Tokenizer, o: PrepareOptions, 
     seen.preference = true;
     const { prompt, chosen, tools } = example;
     const last = { kind: "chat" as const, messages: [...prompt, ...chosen], tools };
-    return mask(last, "chat", o.trainOn === "all" ? "all" : "last", tokenizer, seen);
+    return rendered(last, "chat", o.trainOn === "all" ? "all" : "last");
   }
   if ("wanted" in example) {
     if (o.preference !== "chosen") {
@@ -135,13 +153,13 @@ function maskExample(example: Example, tokenizer: Tokenizer, o: PrepareOptions, 
     if (!example.wanted) return { ids: new Int32Array(0), weights: new Uint8Array(0), split: 0, addedEos: false };
   }
   if (example.kind === "chat" && example.tools) seen.tools = true;
-  return mask(example, rendering, o.trainOn ?? "answers", tokenizer, seen);
+  return rendered(example, rendering, o.trainOn ?? "answers");
 }
 
 function mask(
   example: Exclude<Example, { kind: "preference" }>,
   rendering: Rendering,
-  trainOn: NonNullable<PrepareOptions["trainOn"]>,
+  trainOn: TrainOn,
   tokenizer: Tokenizer,
   seen: Seen,
 ): Masked {
@@ -198,6 +216,12 @@ function describe(dataset: Dataset, tokenizer: Tokenizer, o: PrepareOptions, see
   if (seen.preference) notes.push("Preferences: trained on the chosen answers alone");
   if (seen.tools && !knowsTools(tokenizer)) {
     notes.push("The chat template knows no functions: they are written into the messages as Qwen2.5 writes them");
+  }
+  if (dataset.format === "completion" && seen.renderings.has("plain") && tokenizer.template !== null) {
+    notes.push(
+      "Prompts and completions are joined as they stand, without the chat template; for chats map the columns: " +
+        "--columns instruction=prompt output=completion",
+    );
   }
   if (seen.weights) notes.push("Turns of weight 0 are trained too, since every token is");
   if (seen.addedEos && seen.renderings.has("chat")) {

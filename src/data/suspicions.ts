@@ -16,7 +16,9 @@ export class Suspicions {
   #empty = 0;
   #control = 0;
   #lost = 0;
+  #glued = 0;
   #odd = new Map<string, number>();
+  #unwritten = new Map<string, number>();
   #spelled: string[] = [];
   #probed = false;
 
@@ -39,7 +41,10 @@ export class Suspicions {
     if (example.kind === "chat") {
       const odd = new Set(example.messages.map((m) => m.role).filter((role) => !ROLES.has(role)));
       for (const role of odd) this.#odd.set(role, (this.#odd.get(role) ?? 0) + 1);
+      const unwritten = new Set(example.messages.flatMap(moreIn));
+      for (const key of unwritten) this.#unwritten.set(key, (this.#unwritten.get(key) ?? 0) + 1);
     }
+    if (example.kind === "completion" && rendered === null && isGlued(example)) this.#glued++;
     if (rendered !== null && !this.#probed) this.#probe(rendered, all);
   }
 
@@ -56,6 +61,8 @@ export class Suspicions {
   notes(): string[] {
     const warn = (n: number, what: string) =>
       n ? [`[WARNING] ${n} ${n === 1 ? "record has" : "records have"} ${what}`] : [];
+    const template = this.#tokenizer.template ?? "";
+    const unwritten = [...this.#unwritten].filter(([key]) => !template.includes(key));
     const spelled = this.#spelled.length
       ? [
         `[WARNING] The chat template writes ${this.#spelled.join(", ")}, which this tokenizer has no token for: ` +
@@ -70,6 +77,10 @@ export class Suspicions {
       ...[...this.#odd].flatMap(([role, n]) =>
         warn(n, `a turn of the role '${role}', which chat templates seldom know`)
       ),
+      ...unwritten.flatMap(([key, n]) =>
+        warn(n, `'${key}' in turns, which the chat template does not write: the model never sees it`)
+      ),
+      ...warn(this.#glued, "a completion that follows its prompt without a space or a line end"),
     ];
   }
 }
@@ -92,6 +103,21 @@ function textsOf(example: Exclude<Example, { kind: "preference" }>): { asked: st
     case "text":
       return { asked: [example.text], answered: [] };
   }
+}
+
+/** What a turn says besides what every template writes; the names of functions that gave a result are seldom written. */
+function moreIn({ role, content: _, tool_calls: __, tool_call_id: ___, weight: ____, ...rest }: Message): string[] {
+  return Object.keys(rest).filter((key) => rest[key] !== "" && !(key === "name" && role === "tool"));
+}
+
+/** Scripts that put no space between words. */
+const UNSPACED = "(?![\\p{Script=Han}\\p{Script=Hiragana}\\p{Script=Katakana}\\p{Script=Thai}])";
+const WORD_ENDS = new RegExp(`(${UNSPACED}[\\p{L}\\p{N}]|[.?!])$`, "u");
+const WORD_BEGINS = new RegExp(`^${UNSPACED}[\\p{L}\\p{N}]`, "u");
+
+/** Whether two words meet. */
+function isGlued({ prompt, completion }: { prompt: string; completion: string }): boolean {
+  return WORD_ENDS.test(prompt) && WORD_BEGINS.test(completion);
 }
 
 /** Whether every surrogate has its other half. */

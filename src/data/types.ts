@@ -14,6 +14,7 @@ export type Example =
     output: string;
     system?: string;
     history?: [string, string][];
+    wanted?: boolean;
   }
   | { kind: "completion"; prompt: string; completion: string; wanted?: boolean }
   | { kind: "text"; text: string; raw?: RawPart }
@@ -66,7 +67,7 @@ export interface Batch {
 export interface DatasetOptions {
   /** "auto" (default) decides from the keys of all records. */
   format?: FormatName | "auto";
-  /** Our column to the file's column: `{ instruction: "question", output: "answer" }`. */
+  /** Our column to the file's column: `{ instruction: "question", output: "meta.answer" }`. */
   columns?: Readonly<Record<string, string>>;
   /** Values for placeholders: `{ name: "Ada" }` puts Ada where a text has {{name}}. */
   fill?: Readonly<Record<string, string>>;
@@ -76,6 +77,18 @@ export interface DatasetOptions {
   limit?: number;
   /** Aborted: reading stops with its reason. */
   signal?: AbortSignal;
+}
+
+/** A record that was read. */
+export interface ReadRecord {
+  /** Its place in the dataset, from 0. */
+  readonly index: number;
+  readonly example: Example;
+  /**
+   * Says that the record cannot be used after all: it counts as broken with `skipBadRows`.
+   * @throws {DataError} with file, line and `why`, without
+   */
+  refuse(why: string): void;
 }
 
 /** A dataset whose format is known. Records are streamed; every call of `examples` starts again. */
@@ -89,7 +102,7 @@ export interface Dataset {
   readonly records: number;
   /** Broken records skipped (only with `skipBadRows`); grows while `examples` meets records that are not as their format has them. */
   readonly badRows: number;
-  examples(): AsyncIterable<{ index: number; example: Example }>;
+  examples(): AsyncIterable<ReadRecord>;
 }
 
 /** How records become tokens. */

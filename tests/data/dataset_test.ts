@@ -57,9 +57,10 @@ describe("records are recognised and read", () => {
       completion: "c",
     }],
     ["question and answer", { question: "p", answer: "c", id: 3 }, "completion", {
-      kind: "completion",
-      prompt: "p",
-      completion: "c",
+      kind: "instruction",
+      instruction: "p",
+      input: "",
+      output: "c",
     }],
     [
       "completion in messages",

@@ -1,19 +1,26 @@
-/** Instruction, optional input, output: the format of Stanford Alpaca; `system` and `history` as LLaMA-Factory adds them. @module */
+/**
+ * Instruction, optional input, output: the format of Stanford Alpaca; `system` and `history` as LLaMA-Factory adds them.
+ * Databricks' Dolly calls the input `context` and the output `response`.
+ * @module
+ */
 import { DataError } from "../../core/errors.ts";
-import { type Format, optionalText, textOf } from "./format.ts";
+import { type Format, inputOf, systemOf, textOf } from "./format.ts";
+
+/** Names an output has; the first that is there counts. */
+const OUTPUTS = ["output", "response", "answer", "completion"] as const;
 
 export const alpaca: Format = {
   name: "alpaca",
   columns: ["instruction", "output", "input", "system", "history"],
-  detect: (keys) => keys.has("instruction") && keys.has("output"),
+  detect: (keys) => keys.has("instruction") && OUTPUTS.some((name) => keys.has(name)),
   read(record) {
-    const system = optionalText(record, "system");
+    const system = systemOf(record);
     const history = historyOf(record.history);
     return {
       kind: "instruction",
       instruction: textOf(record, "instruction"),
-      input: optionalText(record, "input") ?? "",
-      output: textOf(record, "output"),
+      input: inputOf(record),
+      output: textOf(record, OUTPUTS.find((name) => name in record) ?? "output"),
       ...(system === undefined ? {} : { system }),
       ...(history === undefined ? {} : { history }),
     };

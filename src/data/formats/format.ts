@@ -29,6 +29,16 @@ export function optionalText(record: Readonly<Record<string, unknown>>, column: 
   return textOf(record, column);
 }
 
+/** The system prompt a record has in a column of its own. */
+export function systemOf(record: Readonly<Record<string, unknown>>): string | undefined {
+  return optionalText(record, "system") ?? optionalText(record, "system_prompt");
+}
+
+/** What an instruction or a question is about, where that stands in a column of its own; else "". */
+export function inputOf(record: Readonly<Record<string, unknown>>): string {
+  return optionalText(record, "input") ?? optionalText(record, "context") ?? "";
+}
+
 /** A column that must be a list, as such or as JSON (as CSV files have it). */
 export function listOf(record: Readonly<Record<string, unknown>>, column: string): unknown[] {
   const value = typeof record[column] === "string" ? parsed(record[column], column) : record[column];
@@ -53,36 +63,66 @@ export function kindOf(value: unknown): string {
   return Array.isArray(value) ? "a list" : typeof value === "object" ? "an object" : `a ${typeof value}`;
 }
 
-/** The functions a record offers, in OpenAI's shape; given as a list or as JSON, with or without the wrapping. */
+/**
+ * The functions a record offers, in OpenAI's shape: given under `tools` or OpenAI's older `functions`, as a list or as JSON,
+ * with or without the wrapping, with Anthropic's `input_schema` for the parameters.
+ */
 export function toolsOf(record: Readonly<Record<string, unknown>>): unknown[] | undefined {
-  const value = typeof record.tools === "string" && record.tools.trim() !== ""
-    ? parsed(record.tools, "tools")
-    : record.tools;
-  if (value === undefined || value === null || value === "" || (Array.isArray(value) && value.length === 0)) {
-    return undefined;
+  const column = isEmpty(record.tools) && !isEmpty(record.functions) ? "functions" : "tools";
+  const value = jsonIn(record[column], column);
+  if (isEmpty(value)) return undefined;
+  if (!Array.isArray(value)) {
+    throw new DataError(`its '${column}' is ${kindOf(value)} and should be a list of functions`);
   }
-  if (!Array.isArray(value)) throw new DataError(`its 'tools' is ${kindOf(value)} and should be a list of functions`);
-  return value.map((tool) => {
+  return value.map((item) => {
+    const tool = jsonIn(item, "tools");
     if (typeof tool !== "object" || tool === null) {
       throw new DataError(`a tool is ${kindOf(tool)} and should be an object`);
     }
-    const wrapped = tool as { type?: string; function?: { name?: unknown }; name?: unknown };
-    const named = wrapped.function ?? wrapped;
-    if (typeof named.name !== "string") throw new DataError("a tool has no name");
-    return wrapped.function ? { type: "function", ...wrapped } : { type: "function", function: tool };
+    const wrapped = tool as { type?: unknown; function?: { name?: unknown }; name?: unknown; input_schema?: unknown };
+    const { type, function: inner, ...flat } = wrapped;
+    if (typeof (inner ?? wrapped).name !== "string") throw new DataError("a tool has no name");
+    if (inner) return { type: "function", ...wrapped };
+    const { input_schema: parameters, ...rest } = flat;
+    return {
+      type: "function",
+      function: parameters === undefined ? (type === "function" ? flat : tool) : { ...rest, parameters },
+    };
   });
 }
 
-/** Calls in the shape chat templates expect: arguments as an object. `value`: `{ name, arguments }` or a list of them. */
+/** A value, parsed where it is JSON in a text. */
+function jsonIn(value: unknown, column: string): unknown {
+  return typeof value === "string" && value.trim() !== "" ? parsed(value, column) : value;
+}
+
+function isEmpty(value: unknown): boolean {
+  return value === undefined || value === null || value === "" || (Array.isArray(value) && value.length === 0);
+}
+
+/** Names that a call's arguments have: OpenAI's, Llama 3's, Anthropic's. */
+const ARGUMENTS = ["arguments", "parameters", "input"] as const;
+
+/** What else stands in a call and says nothing of its arguments. */
+const BESIDE: ReadonlySet<string> = new Set(["name", "id", "type", "index", "function", "call_id", "description"]);
+
+/**
+ * Calls in the shape chat templates expect: arguments as an object. `value`: `{ name, arguments }` or a list of them.
+ * @throws {DataError} for a call without a name, or with arguments under a name that is not known
+ */
 export function callsOf(value: unknown): unknown[] {
   return (Array.isArray(value) ? value : [value]).map((call) => {
-    const named = (call?.function ?? call) as { name?: unknown; arguments?: unknown } | null;
+    const named = (call?.function ?? call) as Record<string, unknown> | null;
     if (typeof named !== "object" || named === null || typeof named.name !== "string") {
       throw new DataError("a function call has no name");
     }
-    const args = typeof named.arguments === "string" && named.arguments.trim() !== ""
-      ? parsed(named.arguments, "arguments")
-      : named.arguments;
+    const key = ARGUMENTS.find((k) => named[k] !== undefined && named[k] !== null);
+    const odd = key ?? Object.keys(named).find((k) => !BESIDE.has(k) && !isEmpty(named[k]));
+    if (odd !== key) {
+      throw new DataError(`a call of '${named.name}' has '${odd}' and no arguments; they stand under 'arguments'`);
+    }
+    const given = key === undefined ? undefined : named[key];
+    const args = typeof given === "string" && given.trim() !== "" ? parsed(given, "arguments") : given;
     const id = typeof call.id === "string" ? { id: call.id } : {};
     return { ...id, type: "function", function: { name: named.name, arguments: args || {} } };
   });

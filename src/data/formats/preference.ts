@@ -1,8 +1,8 @@
 /** A chosen and a rejected answer to the same prompt: texts, messages or ShareGPT turns. @module */
 import { DataError } from "../../core/errors.ts";
 import type { Message } from "../../tokenizer/types.ts";
-import { type Format, kindOf, listOf, optionalText, toolsOf, withSystem } from "./format.ts";
-import { readTurn } from "./sharegpt.ts";
+import { type Format, kindOf, listOf, optionalText, systemOf, toolsOf, withSystem } from "./format.ts";
+import { readTurns } from "./turns.ts";
 
 export const preference: Format = {
   name: "preference",
@@ -34,13 +34,13 @@ function answerOf(value: unknown, column: string): Message[] {
   if (list.length === 0 || list.some((v) => typeof v !== "object" || v === null)) {
     throw new DataError(`its '${column}' is ${kindOf(value)} and should be a text, a message or a list of messages`);
   }
-  return list.map(readTurn);
+  return readTurns(list);
 }
 
 function promptOf(record: Readonly<Record<string, unknown>>): Message[] | undefined {
-  const system = optionalText(record, "system");
-  if (record.conversations !== undefined) return withSystem(system, listOf(record, "conversations").map(readTurn));
-  if (Array.isArray(record.prompt)) return withSystem(system, listOf(record, "prompt").map(readTurn));
+  const system = systemOf(record);
+  if (record.conversations !== undefined) return withSystem(system, readTurns(listOf(record, "conversations")));
+  if (Array.isArray(record.prompt)) return withSystem(system, readTurns(listOf(record, "prompt")));
   const asked = optionalText(record, "prompt") ?? optionalText(record, "instruction");
   if (asked === undefined) return undefined;
   const input = "instruction" in record ? optionalText(record, "input") : undefined;

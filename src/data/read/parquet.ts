@@ -20,12 +20,16 @@ function compressors(): Compressors {
   );
 }
 
-/** Numbers of 64 bits become plain ones where they fit, so that texts made of them read as expected. */
-function plain(value: unknown): unknown {
+/**
+ * Numbers of 64 bits become plain ones where they fit, so that texts made of them read as expected. Objects inside a column
+ * share their keys in this format and have null where one lacks a key: those are left out, as TRL leaves them out.
+ */
+function plain(value: unknown, depth = 0): unknown {
   if (typeof value === "bigint") return Number.isSafeInteger(Number(value)) ? Number(value) : String(value);
-  if (Array.isArray(value)) return value.map(plain);
+  if (Array.isArray(value)) return value.map((v) => plain(v, depth + 1));
   if (value && typeof value === "object" && Object.getPrototypeOf(value) === Object.prototype) {
-    return Object.fromEntries(Object.entries(value).map(([k, v]) => [k, plain(v)]));
+    const entries = Object.entries(value).filter(([, v]) => depth === 0 || (v !== null && v !== undefined));
+    return Object.fromEntries(entries.map(([k, v]) => [k, plain(v, depth + 1)]));
   }
   return value;
 }
