@@ -4,13 +4,15 @@
  * @module
  */
 
+import { ExactNumber } from "../core/json.ts";
+
 const PLACEHOLDER = /\{\{\s*(\w+)\s*\}\}/g;
 
 /** A value with all texts in it changed. */
 function mapTexts(value: unknown, change: (text: string) => string): unknown {
   if (typeof value === "string") return change(value);
   if (Array.isArray(value)) return value.map((v) => mapTexts(v, change));
-  if (typeof value !== "object" || value === null) return value;
+  if (typeof value !== "object" || value === null || value instanceof ExactNumber) return value;
   return Object.fromEntries(Object.entries(value).map(([k, v]) => [k, mapTexts(v, change)]));
 }
 

@@ -6,6 +6,7 @@
  */
 import { Environment, Interpreter, Template } from "@huggingface/jinja";
 import { ConfigError, DataError } from "../core/errors.ts";
+import { markNumbers } from "./mark_numbers.ts";
 import type { ChatOptions, Message } from "./types.ts";
 
 /** Texts of the special tokens a template may name; absent ones are undefined in the template, as in transformers. */
@@ -63,11 +64,10 @@ export class ChatRenderer {
     const template = this.#parse(tools && this.sources.tools || this.sources.main);
     const variables = { messages, tools, documents: null, add_generation_prompt: o.addPrompt };
     const env = new Environment(globals());
-    for (const [name, value] of Object.entries({ ...this.specials, ...variables, ...o.variables })) {
-      env.set(name, value);
-    }
+    const given = markNumbers({ ...this.specials, ...variables, ...o.variables });
+    for (const [name, value] of Object.entries(given.value)) env.set(name, value);
     try {
-      return String(new Interpreter(env).run(template.parsed).value);
+      return given.restore(String(new Interpreter(env).run(template.parsed).value));
     } catch (e) {
       throw new DataError(`Cannot render a chat with the template of '${this.source}': ${sentence(e)}`);
     }

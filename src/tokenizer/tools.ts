@@ -4,6 +4,7 @@
  * (Qwen/Qwen2.5-7B-Instruct, chat_template), for training and for serving alike.
  * @module
  */
+import { ExactNumber } from "../core/json.ts";
 import type { Message, Tokenizer } from "./types.ts";
 
 /** What a template can say. */
@@ -105,6 +106,7 @@ function writeCalls(messages: readonly Message[]): Message[] {
 
 /** JSON with a space after each comma and colon, as Python's json.dumps and so every template's `tojson` writes it. */
 export function pythonJson(value: unknown): string {
+  if (value instanceof ExactNumber) return value.text;
   if (Array.isArray(value)) return `[${value.map(pythonJson).join(", ")}]`;
   if (typeof value === "object" && value !== null) {
     const pairs = Object.entries(value).filter(([, v]) => v !== undefined);

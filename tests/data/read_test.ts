@@ -5,6 +5,7 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { afterAll, describe, expect, test } from "vitest";
 import { DataError } from "../../src/core/errors.ts";
+import { ExactNumber } from "../../src/core/json.ts";
 import { findFiles, type RawRecord, readRecords } from "../../src/data/read/mod.ts";
 
 const root = mkdtempSync(join(tmpdir(), "data-"));
@@ -138,7 +139,7 @@ describe(".parquet", () => {
       expect(records.map((r) => r.value)).toEqual([1, 2, 3, 4, 5].map((i) => ({
         messages: [{ role: "user", content: `Frage ${i} – 😀` }, { role: "assistant", content: "Antwort".repeat(i) }],
         n: i,
-        big: String(9007199254740992n + BigInt(i)),
+        big: new ExactNumber(String(9007199254740992n + BigInt(i))),
       })));
     });
   }

@@ -107,6 +107,22 @@ describe("a call of a function is the same in every shape it is published in", (
     const { messages } = await first({ messages: [user, call, { role: "tool", content: { t: [1, 2] } }, end] }) as Chat;
     expect(messages[2]!.content).toBe('{"t": [1, 2]}');
   });
+  test("arguments keep numbers that JavaScript would change, and so do the texts of a file", async () => {
+    const path = join(root, "numbers.jsonl");
+    writeFileSync(path, '{"instruction": 1.0, "output": 12345678901234567890}');
+    const d = await openDataset(path);
+    for await (const { example } of d.examples()) {
+      expect(example).toMatchObject({ instruction: "1.0", output: "12345678901234567890" });
+    }
+    const turn = {
+      role: "tool_call",
+      content: '{"name": "f", "arguments": "{\\"id\\": 9007199254740993, \\"x\\": 2.0}"}',
+    };
+    const { rows } = await prepare(await openDataset([{ messages: [user, turn], tools: [tool] }]), tinyTokenizer(), {
+      maxLength: 2048,
+    });
+    expect(tinyTokenizer().decode(rows.at(0).ids)).toContain('"arguments": {"id": 9007199254740993, "x": 2.0}');
+  });
   test("arguments under an unknown name are refused, not dropped", async () => {
     const turn = { role: "tool_call", content: json({ name: "f", args: { x: 1 } }) };
     await expect(first({ messages: [user, turn, end] })).rejects.toThrow("a call of 'f' has 'args' and no arguments");

@@ -3,6 +3,7 @@ import { createHash } from "node:crypto";
 import { existsSync, readFileSync } from "node:fs";
 import { describe, expect, test } from "vitest";
 import { ConfigError, DataError } from "../../src/core/errors.ts";
+import { parseJson } from "../../src/core/json.ts";
 import { ChatRenderer, formatDate } from "../../src/tokenizer/template.ts";
 import type { Message } from "../../src/tokenizer/mod.ts";
 
@@ -95,6 +96,13 @@ describe("a template", () => {
   test("gets dates in English", () => {
     expect(formatDate("%d %b %Y, %B %A %-d %H:%M:%S%%", WHEN)).toBe("26 Jul 2024, July Friday 26 09:05:00%");
     expect(() => formatDate("%Q", WHEN)).toThrow("%Q");
+  });
+  test("writes numbers as Python does, where JavaScript has others", () => {
+    const value = parseJson('{"id": 12345678901234567890, "x": 1.0, "y": [1e-7], "n": 3, "s": "2718281828400001"}');
+    const variables = { value };
+    expect(render("{{ value | tojson }} {{ value.id }} {{ value.x is number }}", { variables })).toBe(
+      '{"id": 12345678901234567890, "x": 1.0, "y": [1e-07], "n": 3, "s": "2718281828400001"} 12345678901234567890 true',
+    );
   });
   test("is missing: the message says what to do", () => {
     expect(() => new ChatRenderer(null, {}, "m").render([], { addPrompt: true })).toThrow("has no chat template");

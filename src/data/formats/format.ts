@@ -1,5 +1,6 @@
 /** What a format is, and the checks that all share. @module */
 import { DataError } from "../../core/errors.ts";
+import { ExactNumber, parseJson } from "../../core/json.ts";
 import type { Message } from "../../tokenizer/types.ts";
 import type { Example, FormatName } from "../types.ts";
 
@@ -18,7 +19,7 @@ export interface Format {
 export function textOf(record: Readonly<Record<string, unknown>>, column: string): string {
   const value = record[column];
   if (typeof value === "string") return value;
-  if (typeof value === "number" || typeof value === "boolean") return String(value);
+  if (typeof value === "number" || typeof value === "boolean" || value instanceof ExactNumber) return String(value);
   throw new DataError(`its '${column}' is ${kindOf(value)} and should be a text`);
 }
 
@@ -51,7 +52,7 @@ export function listOf(record: Readonly<Record<string, unknown>>, column: string
 /** The value of a JSON text. */
 export function parsed(text: string, column: string): unknown {
   try {
-    return JSON.parse(text);
+    return parseJson(text);
   } catch (e) {
     throw new DataError(`its '${column}' is not JSON (${(e as Error).message})`);
   }
@@ -60,6 +61,7 @@ export function parsed(text: string, column: string): unknown {
 export function kindOf(value: unknown): string {
   if (value === undefined) return "missing";
   if (value === null) return "null";
+  if (value instanceof ExactNumber) return "a number";
   return Array.isArray(value) ? "a list" : typeof value === "object" ? "an object" : `a ${typeof value}`;
 }
 
@@ -149,7 +151,8 @@ export function withSystem(system: string | undefined, turns: Message[]): Messag
  * Whether a turn is trained, as OpenAI's files say it (`weight` 0 or 1) and as axolotl's do (`train`); nothing: it is.
  * @throws {DataError} for a share of a weight, which nobody here can honour
  */
-export function weightOf({ weight, train }: { weight?: unknown; train?: unknown }): { weight?: 0 } {
+export function weightOf({ weight: given, train }: { weight?: unknown; train?: unknown }): { weight?: 0 } {
+  const weight = given instanceof ExactNumber ? Number(given) : given;
   if (weight !== undefined && weight !== null && weight !== 0 && weight !== 1) {
     throw new DataError(`a message's weight is ${JSON.stringify(weight)} and should be 0 or 1`);
   }

@@ -2,6 +2,7 @@
 import { type AsyncBuffer, type Compressors, parquetMetadataAsync, parquetReadObjects } from "hyparquet";
 import * as zlib from "node:zlib";
 import { DataError } from "../../core/errors.ts";
+import { ExactNumber } from "../../core/json.ts";
 import { type ByteSource, openBytes } from "../../formats/bytes.ts";
 import { type RawRecord, recordOf } from "./record.ts";
 
@@ -25,7 +26,9 @@ function compressors(): Compressors {
  * share their keys in this format and have null where one lacks a key: those are left out, as TRL leaves them out.
  */
 function plain(value: unknown, depth = 0): unknown {
-  if (typeof value === "bigint") return Number.isSafeInteger(Number(value)) ? Number(value) : String(value);
+  if (typeof value === "bigint") {
+    return Number.isSafeInteger(Number(value)) ? Number(value) : new ExactNumber(String(value));
+  }
   if (Array.isArray(value)) return value.map((v) => plain(v, depth + 1));
   if (value && typeof value === "object" && Object.getPrototypeOf(value) === Object.prototype) {
     const entries = Object.entries(value).filter(([, v]) => depth === 0 || (v !== null && v !== undefined));

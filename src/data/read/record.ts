@@ -1,4 +1,5 @@
 /** What every reader yields. @module */
+import { parseJson } from "../../core/json.ts";
 
 /** One record of a file, or why there is none at this place. */
 export interface RawRecord {
@@ -25,7 +26,7 @@ export function recordOf(value: unknown, file: string, line: number): RawRecord 
 export function parseRecord(text: string, file: string, line: number): RawRecord {
   let value: unknown;
   try {
-    value = JSON.parse(text);
+    value = parseJson(text);
   } catch (e) {
     return { file, line, bad: `it is not JSON (${(e as Error).message})` };
   }
