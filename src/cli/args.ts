@@ -21,7 +21,7 @@ export interface Arguments {
  */
 export function parseArgs(command: Command, argv: readonly string[]): Arguments {
   const given = new Map<OptionName, Setting>();
-  let help = false;
+  let help = false, before: string | null = null;
   for (let i = 0; i < argv.length; i++) {
     const word = argv[i];
     if (word === "-h" || word === "--help") {
@@ -29,7 +29,7 @@ export function parseArgs(command: Command, argv: readonly string[]): Arguments 
       continue;
     }
     if (!word.startsWith("--")) {
-      setPositional(command, word, given);
+      setPositional(command, word, given, before);
       continue;
     }
     const eq = word.indexOf("=");
@@ -39,6 +39,7 @@ export function parseArgs(command: Command, argv: readonly string[]): Arguments 
     const taken = inline === null ? valuesAfter(name, negated, argv, i + 1) : [inline];
     if (inline === null) i += taken.length;
     given.set(name, readValue(name, flag, taken, negated)); // as argparse: the last one counts
+    before = OPTIONS[name].kind === "flag" && taken.length === 0 ? flag : null;
   }
   return { given, help };
 }
@@ -65,12 +66,20 @@ function readValue(name: OptionName, flag: string, words: readonly string[], neg
   return parseSetting(name, option, words[0]);
 }
 
-function setPositional(command: Command, word: string, given: Map<OptionName, Setting>): void {
+/** A word that belongs to no flag; `before`: the yes-or-no flag it follows, for which it may have been meant. */
+function setPositional(
+  command: Command,
+  word: string,
+  given: Map<OptionName, Setting>,
+  before: string | null,
+): void {
   const { positional } = COMMANDS[command];
   if (/^-\w/.test(word)) throw new ConfigError(`Unknown flag ${word}: flags have two dashes, as -${word}`);
   if (positional === null || given.has(positional)) {
     throw new ConfigError(
-      `Cannot use ${JSON.stringify(word)}: ${command} takes ${positional ? "one" : "no"} bare argument`,
+      `Cannot use ${JSON.stringify(word)}: ${command} takes ${positional ? "one" : "no"} bare argument` +
+        (before ? `, and ${before} nothing but true or false` : "") +
+        (before?.startsWith("--resume") ? "; it goes on from the newest checkpoint in --output_dir" : ""),
     );
   }
   given.set(positional, word);

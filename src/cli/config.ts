@@ -8,7 +8,8 @@ import type { Command, Option, ValueOf } from "./option.ts";
 
 type Group = Record<string, Option>;
 const ALL: readonly Command[] = ["train", "chat", "export", "serve"];
-const LINEARS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"] as const;
+/** All linears of a block, by the names most families have: unsloth-cli.py's targets. */
+export const LINEARS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"] as const;
 
 // deno-fmt-ignore
 const MODEL = {
@@ -65,7 +66,10 @@ const LORA = {
     help: "Dropout before A; 0 is the fast path." },
   bias: { kind: "text", default: "none", choices: ["none", "all", "lora_only"], unsloth: true,
     help: "Which biases are trained." },
-  target_modules: { kind: "list", default: LINEARS, choices: LINEARS, help: "Linears that get an adapter." },
+  target_modules: { kind: "list", default: LINEARS, patterns: true,
+    choices: [...LINEARS, "qkv_proj", "gate_up_proj", "embed_tokens", "lm_head", "all-linear"],
+    help: "Linears that get an adapter; all-linear: all but the output head; a regular expression: modules whose whole " +
+      "name it matches, as in peft." },
   layers: { kind: "text", default: null, help: "Layers that get adapters, as 0-3,8 or last:4; None: all." },
   use_rslora: { kind: "flag", default: false, unsloth: true, help: "The scale is alpha / sqrt(r)." },
   use_dora: { kind: "flag", default: false, unsloth: true, help: "Weight-decomposed LoRA." },

@@ -8,7 +8,7 @@ import { parse, stringify } from "yaml";
 import { ConfigError, FormatError } from "../core/errors.ts";
 import { type Config, type OptionName, OPTIONS, optionsOf } from "./config.ts";
 import { nearest } from "./nearest.ts";
-import { checkSetting, type Command, type Setting } from "./option.ts";
+import { checkSetting, type Command, parseSetting, type Setting } from "./option.ts";
 
 /**
  * Settings of a file; JSON is read as the YAML it is.
@@ -23,8 +23,12 @@ export function readConfigFile(path: string, command: Command): Map<OptionName, 
     const name = canonical(key);
     if (name === "config") throw new ConfigError(`Cannot read ${path}: a config file cannot name another`);
     if (!known.has(name)) throw new ConfigError(`Cannot read ${path}: ${explain(key, name, command)}`);
+    if (given.has(name as OptionName)) throw new ConfigError(`Cannot read ${path}: it sets ${name} twice`);
     try {
-      given.set(name as OptionName, checkSetting(name, OPTIONS[name as OptionName], value));
+      const option = OPTIONS[name as OptionName];
+      // A text means what it means on the command line: None, lists by commas.
+      const setting = typeof value === "string" ? parseSetting(name, option, value) : checkSetting(name, option, value);
+      given.set(name as OptionName, setting);
     } catch (e) {
       throw new ConfigError(`${(e as Error).message} (in ${path})`);
     }

@@ -6,6 +6,7 @@ import { existsSync, readdirSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { ConfigError } from "../core/errors.ts";
 import { isPeftAdapter, parsePeftConfig, readJsonObject } from "../formats/peft.ts";
+import { isDataFile } from "../data/mod.ts";
 import { downloadDataset, downloadModel, isHubId } from "../hub/mod.ts";
 import { EMBEDDED, embeddedFile } from "./assets.ts";
 import type { Config } from "./config.ts";
@@ -52,17 +53,23 @@ async function locate(name: string, config: Config, context: CliContext): Promis
   }
   if (existsSync(name)) return name;
   if (here) return await embeddedFile(context.packageUrl, EMBEDDED.model);
-  if (!isHubId(name)) {
+  if (!isHubId(name) || /\.(safetensors|bin|json)$/i.test(name) || isLocalGguf(name)) {
     throw new ConfigError(`Cannot find the model ${name}: there is no such path, and it is no Hub id`);
   }
   return await downloadModel(name, hubOptions(config, context));
+}
+
+/** A .gguf file's path; on the Hub one lies in a repository: `org/name/file.gguf`. */
+function isLocalGguf(name: string): boolean {
+  return /\.gguf$/i.test(name) && name.split("/").length < 3;
 }
 
 /** A dataset's file or folder. */
 export async function findDataset(name: string, config: Config, context: CliContext): Promise<string> {
   if (existsSync(name)) return name;
   if (name === "embedded") return await embeddedFile(context.packageUrl, EMBEDDED.data);
-  if (!isHubId(name)) {
+  // A Hub id that ends as a file does is a file whose path is wrong.
+  if (!isHubId(name) || isDataFile(name)) {
     throw new ConfigError(
       `Cannot find the dataset ${JSON.stringify(name)}: there is no such path, and it is no Hub id`,
     );

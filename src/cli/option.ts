@@ -23,6 +23,8 @@ export interface Option {
   readonly on?: readonly Command[];
   /** The only values allowed, compared without case. */
   readonly choices?: readonly string[];
+  /** Values with characters that no name has are regular expressions, and not held against the choices. */
+  readonly patterns?: true;
   /** Least and greatest value of a number. */
   readonly range?: readonly [number, number];
   /** Other names for the same setting. */
@@ -45,7 +47,7 @@ export type ValueOf<O extends Option> =
 /** The setting's value from text, as it stands on a command line. */
 export function parseSetting(name: string, o: Option, text: string): Setting {
   if (o.default === null && /^(none|null|auto)$/i.test(text)) return null;
-  if (o.kind === "list") return text.split(",").map((s) => choice(name, o, s.trim())).filter((s) => s !== "");
+  if (o.kind === "list") return checkSetting(name, o, text.split(",").map((s) => s.trim()).filter((s) => s !== ""));
   return checkSetting(name, o, o.kind === "text" ? text : fromText(o.kind, text) ?? text);
 }
 
@@ -62,7 +64,8 @@ function fromText(kind: Kind, text: string): number | boolean | null {
  * @throws {ConfigError} naming the option and what it takes
  */
 export function checkSetting(name: string, o: Option, value: unknown): Setting {
-  const wrong = (wish: string) => new ConfigError(`Cannot set ${name} to ${JSON.stringify(value)}: it takes ${wish}`);
+  const said = typeof value === "number" ? String(value) : JSON.stringify(value);
+  const wrong = (wish: string) => new ConfigError(`Cannot set ${name} to ${said}: it takes ${wish}`);
   if (value === null || value === undefined) {
     if (o.default === null) return null;
     throw wrong(article(o.kind));
@@ -73,6 +76,7 @@ export function checkSetting(name: string, o: Option, value: unknown): Setting {
       return value;
     case "list": {
       const items = Array.isArray(value) ? value : [value];
+      if (items.length === 0 && (o.default as readonly string[]).length > 0) throw wrong("one value or more");
       return items.map((v) => choice(name, o, String(v)));
     }
     case "int":
@@ -90,7 +94,7 @@ export function checkSetting(name: string, o: Option, value: unknown): Setting {
 }
 
 function choice(name: string, o: Option, value: string): string {
-  if (!o.choices || value === "") return value;
+  if (!o.choices || value === "" || (o.patterns && /[^\w-]/.test(value))) return value;
   const found = o.choices.find((c) => c.toLowerCase() === value.toLowerCase());
   if (found === undefined) {
     throw new ConfigError(`Cannot set ${name} to ${JSON.stringify(value)}: it takes ${o.choices.join(", ")}`);

@@ -1,5 +1,5 @@
 /** The data of a run: from the settings to tokenised rows, some of them held out. @module */
-import { existsSync, readFileSync } from "node:fs";
+import { existsSync, readFileSync, statSync } from "node:fs";
 import { ConfigError } from "../core/errors.ts";
 import {
   type Counts,
@@ -22,7 +22,7 @@ import type { Settings } from "./settings.ts";
 export function chooseTemplate(tokenizer: Tokenizer, { chat_template: wanted }: Config): Tokenizer {
   if (wanted === null || wanted === "alpaca") return tokenizer;
   if (wanted === "chatml") return withTemplate(tokenizer, wanted);
-  if (!existsSync(wanted)) {
+  if (!existsSync(wanted) || !statSync(wanted).isFile()) {
     throw new ConfigError(`Cannot use --chat_template ${wanted}: it is neither alpaca, chatml nor a file`);
   }
   return withTemplate(tokenizer, readFileSync(wanted, "utf8"));
@@ -51,33 +51,36 @@ export async function findData(config: Config, context: CliContext): Promise<str
  * @throws {DataError | ConfigError} what cannot be read, rendered or trained on
  */
 export async function loadData(
-  { config, given }: Settings,
+  settings: Settings,
   path: string,
   tokenizer: Tokenizer,
   source: ModelSource,
   context: CliContext,
 ): Promise<TrainData> {
-  const { terminal, signal } = context;
+  const { terminal, signal } = context, { config, given } = settings;
   const options = { columns: columnMap(config.columns), skipBadRows: config.skip_bad_rows, signal };
   const limit = config.max_samples === null ? {} : { limit: config.max_samples };
   const dataset = await openDataset(path, { ...options, ...limit });
-  checkPreference(config, dataset);
+  checkFormat(settings, dataset);
+  const maxLength = Math.min(config.max_seq_length, source.config.maxPos), chunks = chunksOf(settings, maxLength);
   const how: PrepareOptions = {
-    maxLength: Math.min(config.max_seq_length, source.config.maxPos),
-    template: config.chat_template === "alpaca" ? "alpaca" : "auto",
+    maxLength,
+    // A template that was asked for is used for completions too, which are joined as they stand without one.
+    template: config.chat_template === "alpaca" ? "alpaca" : config.chat_template === null ? "auto" : "chat",
     trainOn: config.train_on_inputs ? "all" : config.response_turns === "last" ? "last" : "answers",
     preference: config.preference,
     vocab: source.config.vocab,
     signal,
     onProgress: (done, total) => terminal.status(done < total ? `Tokenising ${done} of ${total}` : ""),
-    ...(config.raw_text_file ? { chunks: { size: config.chunk_size, stride: config.stride } } : {}),
+    ...(chunks ? { chunks } : {}),
   };
   const { rows, counts, notes } = await prepare(dataset, tokenizer, how);
   const file = config.eval_file ??
     (config.dataset === "embedded" && !given.has("eval_split")
       ? await embeddedFile(context.packageUrl, EMBEDDED.heldOut)
       : null);
-  const all = [...dataset.notes, ...notes];
+  const cut = chunks ? [`Chunks of ${chunks.size} tokens that share ${chunks.stride}`] : [];
+  const all = [...dataset.notes, ...cut, ...notes];
   const told = (note: string) => [...all, `Held out: ${note}`];
   if (file !== null) {
     const held = await prepare(await openDataset(file, options), tokenizer, how);
@@ -92,17 +95,53 @@ export async function loadData(
   return { dataset, rows: train, heldOut, counts, notes: told(`${heldOut.length} of ${rows.length} rows`) };
 }
 
-/** @throws {ConfigError} when there is nothing to choose in the data */
-function checkPreference({ preference }: Config, { format, source }: Dataset): void {
-  if (preference === "refuse" || format === "preference" || format === "completion") return;
-  throw new ConfigError(`Cannot use --preference ${preference}: the records of ${source} have no rejected answers`);
+/** @throws {ConfigError} for a setting that cannot act on records of this format */
+function checkFormat({ config: c, given }: Settings, { format, source }: Dataset): void {
+  const refuse = (flag: string, why: string) => new ConfigError(`Cannot use ${flag}: ${why}`);
+  if (c.preference !== "refuse" && format !== "preference" && format !== "completion") {
+    throw refuse(`--preference ${c.preference}`, `the records of ${source} have no rejected answers`);
+  }
+  if (format !== "text") {
+    if (c.raw_text_file === null) return;
+    throw refuse(`--raw_text_file ${source}`, `it holds ${format} records and no plain text; give it as --dataset`);
+  }
+  const texts = `${source} holds texts, of which every token is trained`;
+  if (given.has("train_on_responses_only") && c.train_on_responses_only) {
+    throw refuse("--train_on_responses_only", texts);
+  }
+  if (given.has("response_turns")) throw refuse("--response_turns", texts);
+  if (given.has("chat_template") && c.chat_template !== null) {
+    throw refuse(`--chat_template ${c.chat_template}`, `${source} holds texts, which are trained as they stand`);
+  }
+}
+
+/**
+ * How --raw_text_file is cut. Where a row holds less than --chunk_size is by default, the default overlap shrinks with it.
+ * @throws {ConfigError} for a size or an overlap that was asked for and cannot be
+ */
+function chunksOf({ config: c, given }: Settings, maxLength: number): { size: number; stride: number } | null {
+  if (c.raw_text_file === null) return null;
+  const size = Math.min(c.chunk_size, maxLength);
+  if (given.has("chunk_size") && size < c.chunk_size) {
+    throw new ConfigError(
+      `Cannot use --chunk_size ${c.chunk_size}: a row holds ${maxLength} tokens, by --max_seq_length or by the model`,
+    );
+  }
+  const stride = given.has("stride") ? c.stride : Math.floor(c.stride * size / c.chunk_size);
+  if (stride >= size) {
+    throw new ConfigError(`Cannot use --stride ${stride}: a chunk holds ${size} tokens, by --max_seq_length`);
+  }
+  return { size, stride };
 }
 
 /** `instruction=question` pairs: our column, the file's. */
 function columnMap(pairs: readonly string[]): Record<string, string> {
-  return Object.fromEntries(pairs.map((pair) => {
-    const [ours, theirs] = pair.split("=");
+  const map: Record<string, string> = {};
+  for (const pair of pairs) {
+    const at = pair.indexOf("="), ours = pair.slice(0, Math.max(0, at)), theirs = pair.slice(at + 1);
     if (!ours || !theirs) throw new ConfigError(`Cannot read --columns ${pair}: it looks like instruction=question`);
-    return [ours, theirs];
-  }));
+    if (ours in map) throw new ConfigError(`Cannot read --columns: ${ours} is mapped to ${map[ours]} and to ${theirs}`);
+    map[ours] = theirs;
+  }
+  return map;
 }

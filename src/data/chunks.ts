@@ -22,7 +22,10 @@ export function chunkTexts(tokenizer: Tokenizer, o: PrepareOptions): (text: Text
       `Cannot cut texts into chunks of ${size} tokens that overlap by ${stride}: the overlap must be smaller`,
     );
   }
-  const length = Math.min(size, o.maxLength), step = Math.max(1, length - Math.min(stride, length - 1));
+  if (size > o.maxLength) {
+    throw new ConfigError(`Cannot cut texts into chunks of ${size} tokens: a row holds ${o.maxLength}`);
+  }
+  const length = size, step = length - stride;
   // Tokens of the text not yet in a chunk, after the overlap with the last one.
   let pending: number[] = [], overlap = 0;
 

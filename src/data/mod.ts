@@ -23,4 +23,5 @@ export { splitRows } from "./order.ts";
 export { describeCounts, showExample, type ShowOptions } from "./preflight.ts";
 export { prepare } from "./prepare.ts";
 export { alpacaPrompt } from "./render.ts";
+export { isDataFile } from "./read/mod.ts";
 export { selectRows } from "./rows.ts";

@@ -3,6 +3,7 @@
  * and can be made again when a run is resumed.
  * @module
  */
+import { ConfigError } from "../core/errors.ts";
 import { Random } from "../core/philox.ts";
 import { selectRows } from "./rows.ts";
 import type { BatchOptions, Rows } from "./types.ts";
@@ -46,12 +47,12 @@ export function orderRows(rows: Rows, o: BatchOptions): Int32Array {
 /**
  * Parts rows at random into some to train on and some to evaluate with.
  * @param size rows to evaluate with: a number of them, or below 1 a share
- * @throws {RangeError} when nothing would be left to train on
+ * @throws {ConfigError} when nothing would be left to train on
  */
 export function splitRows(rows: Rows, size: number, seed: number): { train: Rows; eval: Rows } {
   const count = size < 1 ? Math.ceil(size * rows.length) : Math.floor(size);
   if (!(count >= 0 && count < rows.length)) {
-    throw new RangeError(`Cannot set ${size} of ${rows.length} rows apart: at least one must be left to train on`);
+    throw new ConfigError(`Cannot hold out ${size} of ${rows.length} rows: at least one must be left to train on`);
   }
   const order = permute(rows.length, new Random(seed, EVAL));
   const sorted = (part: Int32Array) => selectRows(rows, part.toSorted());

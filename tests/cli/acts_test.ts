@@ -94,6 +94,23 @@ test("--r, --lora_alpha, --use_rslora, --use_dora, --target_modules and --layers
   expect([...tensors.keys()].some((n) => n.includes("lora_magnitude_vector"))).toBe(true);
 });
 
+/** The linears of two layers, as peft chooses them (tuners_utils.py: check_target_module_exists, _maybe_include_all_linear_layers). */
+const LINEARS = [
+  ...["q_proj", "k_proj", "v_proj", "o_proj"].map((n) => `self_attn.${n}`),
+  ...["gate_proj", "up_proj", "down_proj"].map((n) => `mlp.${n}`),
+];
+test.each([
+  ["all-linear", [], /./],
+  [".*\\.(q|v)_proj", [], /(q|v)_proj$/],
+  ["model.layers.[0-9]{1,2}.mlp.*", ["--layers", "1"], /1\.mlp/],
+])("--target_modules %s is peft's", async (value, more, chosen) => {
+  const { dir } = await train("--target_modules", value, ...more);
+  const { tensors } = readPeft(dir);
+  const modules = new Set([...tensors.keys()].map((n) => n.replace(/\.lora_.*/, "")));
+  const all = [0, 1].flatMap((layer) => LINEARS.map((n) => `model.layers.${layer}.${n}`));
+  expect([...modules].sort()).toEqual(all.filter((m) => chosen.test(m)).sort());
+});
+
 test("--adaptive_rank lowers ranks to --adaptive_rank_target every --adaptive_rank_interval steps, in every file", async () => {
   const flags = ["--adaptive_rank", "--adaptive_rank_target", "1.5", "--use_rslora", "--max_steps", "20"];
   const saved = ["--save_gguf", "--quantization", "f16", "--save_path", at("lowered")]; // compared with the trained model

@@ -89,12 +89,17 @@ test("yes-or-no flags take no value, true or false, and a no_ form", () => {
   expect(train("--no_save_gguf").config.save_gguf).toBe(false);
   expect(train("--no-save-gguf").config.save_gguf).toBe(false);
   expect(() => train("--no_max_steps")).toThrow("max_steps takes a value");
+  expect(() => train("--packing", "maybe")).toThrow("and --packing nothing but true or false");
+  expect(() => train("--resume_from_checkpoint", "outputs/checkpoint-10")).toThrow(
+    "the newest checkpoint in --output_dir",
+  );
 });
 
 test("a list takes values by spaces and by commas", () => {
   expect(train("--quantization", "q8_0", "f16", "--r", "8").config.quantization).toEqual(["q8_0", "f16"]);
   expect(train("--target_modules", "q_proj,V_PROJ").config.target_modules).toEqual(["q_proj", "v_proj"]);
   expect(() => train("--target_modules", "w_proj")).toThrow("it takes q_proj, k_proj");
+  expect(() => train("--quantization", ",")).toThrow("Cannot set quantization to []: it takes one value or more");
 });
 
 test("the string None means none only where none is a value, and False switches checkpointing off", () => {

@@ -60,6 +60,16 @@ test("the config of a preset's run with epochs can be given back", () => {
   expect(() => refuse(train("--config", file("preset.yaml", text)))).not.toThrow();
 });
 
+test("a text in a file means what it means on the command line", () => {
+  const path = file("texts.yaml", 'dtype: None\nchat_template: None\nquantization: q8_0, f16\nlearning_rate: "1e-3"\n');
+  expect(train("--config", path).config).toMatchObject({
+    ...{ dtype: null, chat_template: null, quantization: ["q8_0", "f16"], learning_rate: 1e-3 },
+  });
+  expect(() => train("--config", file("twice.yaml", "epochs: 1\nnum_train_epochs: 2\n"))).toThrow(
+    "it sets num_train_epochs twice",
+  );
+});
+
 test("mistakes in a file name the file and the setting", () => {
   expect(() => train("--config", file("b.yaml", "max_step: 3"))).toThrow(
     "b.yaml: unknown setting max_step, did you mean max_steps?",

@@ -148,6 +148,9 @@ describe("texts in chunks", () => {
   });
   test("that would not advance are refused", async () => {
     await expect(chunks("e.txt", "abc", { chunks: { size: 4, stride: 4 } })).rejects.toThrow(ConfigError);
+    await expect(chunks("f.txt", "abc", { maxLength: 4, chunks: { size: 5, stride: 0 } })).rejects.toThrow(
+      "chunks of 5 tokens: a row holds 4",
+    );
   });
 });
 

@@ -39,6 +39,11 @@ export interface Files {
   leftOut: readonly string[];
 }
 
+/** Whether the name ends as a file of data does. */
+export function isDataFile(name: string): boolean {
+  return READERS.has(endingOf(name));
+}
+
 function endingOf(path: string): string {
   return extname(path).toLowerCase();
 }
