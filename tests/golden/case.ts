@@ -23,7 +23,7 @@ export interface TrainRecipe {
   /** 0: off. */
   readonly clip: number;
   readonly schedule: OptimOptions["schedule"];
-  readonly schedule_args?: Readonly<Record<string, number>>;
+  readonly schedule_args?: Readonly<Record<string, number | string>>;
   /** Default adamw_torch. */
   readonly optimizer?: string;
   readonly momentum?: number;
@@ -143,6 +143,10 @@ const ARGS: Readonly<Record<string, keyof ScheduleArgs>> = {
   power: "power",
   timescale: "timescale",
   num_decay_steps: "numDecaySteps",
+  num_stable_steps: "numStableSteps",
+  warmup_type: "warmupType",
+  decay_type: "decayType",
+  min_lr_ratio: "minLrRatio",
 };
 
 /** The recipe's optimiser. */

@@ -145,12 +145,15 @@ export async function packedLogits(model: Model, batch: Batch, length = longestO
   return out;
 }
 
+/** Where peft trains a composite module whole, its parameters' names have this in the middle, and ours near the end. */
+const WRAPPER = ".modules_to_save";
+
 async function download(model: Model, kind: "grad" | "value"): Promise<Map<string, Float32Array>> {
   const out = new Map<string, Float32Array>();
   for (const p of model.params!.list) {
     const values = new Float32Array(p.value.shape.reduce((a, b) => a * b, 1));
     await model.be.download(p[kind], values);
-    out.set(p.name, fromDevice(p.name, { shape: p.value.shape, values }).values);
+    out.set(p.name.replace(WRAPPER, ""), fromDevice(p.name, { shape: p.value.shape, values }).values);
   }
   return out;
 }
@@ -158,7 +161,8 @@ async function download(model: Model, kind: "grad" | "value"): Promise<Map<strin
 /** Gradients or final weights. */
 async function tensorChecks(c: Case, model: Model, what: "grad" | "final", bound: number): Promise<Check[]> {
   if (leftOut(c, what)) return [];
-  const wanted = valuesUnder(c, `${what}.`), found = await download(model, what === "grad" ? "grad" : "value");
+  const recorded = [...valuesUnder(c, `${what}.`)], found = await download(model, what === "grad" ? "grad" : "value");
+  const wanted = new Map(recorded.map(([name, values]) => [name.replace(WRAPPER, ""), values]));
   if (c.recipe.start) { // the signs of singular vectors are free
     for (const all of [wanted, found]) all.forEach((x, name) => all.set(name, x.map(Math.abs)));
   }
