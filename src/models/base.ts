@@ -32,6 +32,8 @@ export interface Departures {
   /** Key of nested rope parameters of a layer. */
   readonly ropeKey?: (layer: number) => string;
   readonly rotates?: (layer: number) => boolean;
+  /** partial_rotary_factor counts. */
+  readonly partial?: boolean;
   /** Default theta of a layer, where layers differ. */
   readonly thetaOf?: (layer: number) => number;
 }
@@ -48,7 +50,7 @@ export function baseConfig(arch: string, hf: HfConfig, d: Departures): ModelConf
   const theta = (n: number) => d.thetaOf?.(n) ?? d.theta ?? 10000;
   const ropes = Array.from({ length: layers }, (_, n) => {
     if (d.rotates && !d.rotates(n)) return null;
-    return readRope(hf, { theta: theta(n), headDim, maxPos, layerType: d.ropeKey?.(n) });
+    return readRope(hf, { theta: theta(n), headDim, maxPos, layerType: d.ropeKey?.(n), partial: d.partial });
   });
   return {
     arch,

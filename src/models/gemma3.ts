@@ -33,7 +33,7 @@ export const gemma3: Family = {
   ggufArch: "gemma3",
   config(given) {
     const hf = nested(given), window = hf.sliding_window === null ? 0 : number(hf, "sliding_window", 4096);
-    const pattern = number(hf, "sliding_window_pattern", number(hf, "_sliding_window_pattern", PATTERN));
+    const pattern = number(hf, "sliding_window_pattern", PATTERN);
     const layers = slides(hf, number(hf, "num_hidden_layers"), (n) => (n + 1) % pattern !== 0);
     return baseConfig("gemma3", hf, {
       ...gemmaDepartures(hf),
@@ -71,6 +71,8 @@ export const gemma3: Family = {
     const rope = nested(given).rope_parameters as Record<string, Record<string, unknown>>;
     const full = rope[FULL] ?? {}, type = String(full.rope_type ?? full.type ?? "default");
     if (type !== "default" && type !== "linear") refuse("gemma3", `rope type '${type}'`);
+    const local = String(rope[SLIDING]?.rope_type ?? rope[SLIDING]?.type ?? "default");
+    if (local !== "default") refuse("gemma3", `rope type '${local}' in sliding layers`);
     return new Map([
       ...ggufBase(c, "gemma3"),
       ["gemma3.attention.sliding_window", u32(c.window(0))],

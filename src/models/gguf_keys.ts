@@ -40,6 +40,11 @@ export function configFromGguf(file: GgufReader, arch: string, modelType: string
   const dim = need(file, arch, "embedding_length"), heads = need(file, arch, "attention.head_count");
   const headDim = ggufNumber(file, arch, "attention.key_length") ?? dim / heads;
   const rotary = ggufNumber(file, arch, "rope.dimension_count") ?? headDim;
+  if (rotary !== headDim && arch !== "phi3") {
+    throw new ConfigError(
+      `Cannot use the GGUF: ${rotary} of a head's ${headDim} features are rotated, and in ${arch} all are`,
+    );
+  }
   const table = file.shape("token_embd.weight");
   if (!table) throw new FormatError("Cannot read the GGUF: it has no tensor 'token_embd.weight'");
   return {
@@ -132,7 +137,7 @@ export function ggufRope(
   }
   keys.push([`${arch}.rope.scaling.type`, text(type)], [`${arch}.rope.scaling.factor`, f32(Number(f.factor))]);
   if (type === "yarn") {
-    const original = Number(f.original_max_position_embeddings ?? c.maxPos);
+    const original = Number(hf.original_max_position_embeddings ?? f.original_max_position_embeddings ?? c.maxPos);
     keys.push([`${arch}.rope.scaling.original_context_length`, u32(original)]);
   }
   return keys;

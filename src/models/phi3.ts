@@ -1,6 +1,6 @@
 /** Phi 3, 3.5 and 4: fused qkv_proj and gate_up_proj, longrope, partial rotary. @module */
 import { baseConfig } from "./base.ts";
-import type { Family, HfConfig, ModelConfig } from "./config.ts";
+import type { Family, HfConfig } from "./config.ts";
 import { configFromGguf, f32, ggufBase, ggufNumber, refuse, refuseWidth, ropeType, u32 } from "./gguf_keys.ts";
 import { tensorNames } from "./names.ts";
 import { ropeFields } from "./rope.ts";
@@ -17,7 +17,8 @@ function renamed(hf: HfConfig): HfConfig {
 
 const factors = (hf: HfConfig, key: string): number[] => ropeFields(hf)[key] as number[];
 
-const trained = (c: ModelConfig, hf: HfConfig): number => number(hf, "original_max_position_embeddings", c.maxPos);
+/** The trained length; what stands inside the rope parameters does not count (configuration_phi3.py). */
+const trained = (hf: HfConfig): number => number(hf, "original_max_position_embeddings", 4096);
 
 /** The family. */
 export const phi3: Family = {
@@ -25,8 +26,11 @@ export const phi3: Family = {
   ggufArch: "phi3",
   config(hf) {
     const window = hf.sliding_window === null ? 0 : number(hf, "sliding_window", 0);
-    const withLength = { original_max_position_embeddings: 4096, ...renamed(hf) };
-    return baseConfig("phi3", withLength, { maxPos: 4096, eps: 1e-5, fused: true, window: () => window });
+    const withLength = { ...renamed(hf), original_max_position_embeddings: trained(hf) };
+    return baseConfig("phi3", withLength, {
+      ...{ maxPos: 4096, eps: 1e-5, fused: true, partial: true },
+      window: () => window,
+    });
   },
   fromGguf(file) {
     const base = configFromGguf(file, "phi3", "phi3");
@@ -54,10 +58,12 @@ export const phi3: Family = {
     const hf = renamed(given), type = ropeType(hf);
     if (type !== "default" && type !== "longrope") refuse("phi3", `rope type '${type}'`);
     refuseWidth(c, "phi3");
-    const { freqs, factor } = c.rope(0, 1)!, theta = Number(ropeFields(hf).rope_theta ?? hf.rope_theta ?? 10000);
+    const { freqs, factor } = c.rope(0, 1)!, f = ropeFields(hf), theta = Number(f.rope_theta ?? hf.rope_theta ?? 10000);
+    const rotated = Math.trunc(c.headDim * Number(f.partial_rotary_factor ?? hf.partial_rotary_factor ?? 1));
+    if (rotated % 2) refuse("phi3", `an odd number of rotated features (${rotated})`);
     return new Map([
       ...ggufBase(c, "phi3"),
-      ["phi3.rope.scaling.original_context_length", u32(trained(c, hf))],
+      ["phi3.rope.scaling.original_context_length", u32(trained(hf))],
       ["phi3.rope.dimension_count", u32(2 * freqs.length)],
       ["phi3.rope.freq_base", f32(theta)],
       // The runtime reads the window and does not use it; 0 marks Phi-4.

@@ -26,6 +26,8 @@ export interface RopeDefaults {
   readonly maxPos: number;
   /** Key of nested parameters, as gemma 3's `sliding_attention`. */
   readonly layerType?: string;
+  /** Whether partial_rotary_factor counts: of these families in phi 3 alone. */
+  readonly partial?: boolean;
 }
 
 const isObject = (v: unknown): v is Record<string, unknown> => typeof v === "object" && v !== null && !Array.isArray(v);
@@ -37,22 +39,52 @@ export function ropeFields(hf: HfConfig): Readonly<Record<string, unknown>> {
 
 /** Settings from a config of either form. @throws {ConfigError} for a type this build lacks */
 export function readRope(hf: HfConfig, d: RopeDefaults): RopeSettings {
-  const given = ropeFields(hf);
-  const nested = d.layerType ? given[d.layerType] : undefined, fields = isObject(nested) ? nested : given;
-  const theta = number(fields, "rope_theta", number(hf, "rope_theta", d.theta));
-  const partial = number(fields, "partial_rotary_factor", number(hf, "partial_rotary_factor", 1));
-  const type = String(fields.rope_type ?? fields.type ?? "default");
-  // Phi-3 keeps the trained length beside the parameters and it counts first (standardize_rope_params).
-  const original = hf.original_max_position_embeddings ?? fields.original_max_position_embeddings ?? d.maxPos;
+  const given = ropeFields(hf), nested = isObject(given[d.layerType ?? ""]), type = kindOf(given, d);
+  const fields = nested ? given[d.layerType!] as HfConfig : given;
+  // Phi-3 keeps the trained length beside the parameters and it counts first; beside nested ones it counts for nothing
+  // (standardize_rope_params).
+  const beside = nested ? undefined : hf.original_max_position_embeddings;
   const settings: RopeSettings = {
     type,
-    theta,
-    dim: Math.trunc(d.headDim * partial),
+    theta: number(fields, "rope_theta", number(hf, "rope_theta", d.theta)),
+    dim: rotated(hf, d, fields, type),
     maxPos: d.maxPos,
-    fields: { ...fields, original_max_position_embeddings: original },
+    fields: {
+      ...fields,
+      original_max_position_embeddings: beside ?? fields.original_max_position_embeddings ?? d.maxPos,
+      truncate: given.truncate, // read beside nested parameters, never in them (_compute_yarn_parameters)
+    },
   };
   ropeOf(settings, 1); // refuses what is missing or unknown before anything is loaded
   return settings;
+}
+
+/** The rope type. @throws {ConfigError} where parameters are nested and the family has one rope for all layers */
+function kindOf(given: HfConfig, d: RopeDefaults): string {
+  const nested = Object.keys(given).find((k) => isObject(given[k]));
+  if (nested !== undefined && !d.layerType) {
+    throw new ConfigError(`Cannot use rope_parameters by kind of layer ('${nested}'): this family has one rope`);
+  }
+  const fields = d.layerType && isObject(given[d.layerType]) ? given[d.layerType] as HfConfig : given;
+  return String(fields.rope_type ?? fields.type ?? "default");
+}
+
+/**
+ * Rotated features of a head. An odd number of them is divided by in the exponents and rounded up to whole pairs, as
+ * torch.arange does.
+ * @throws {ConfigError} where transformers' own model fails: heads too small, a part of a head outside phi 3
+ */
+function rotated(hf: HfConfig, d: RopeDefaults, fields: HfConfig, type: string): number {
+  const partial = number(fields, "partial_rotary_factor", number(hf, "partial_rotary_factor", 1));
+  // Families that rotate whole heads make the default frequencies without it (compute_default_rope_parameters).
+  const dim = d.partial || type !== "default" ? Math.trunc(d.headDim * partial) : d.headDim;
+  if (dim < 1 || dim + dim % 2 > d.headDim) {
+    throw new ConfigError(`Cannot rotate ${dim} features of a head of ${d.headDim}: they go in pairs`);
+  }
+  if (!d.partial && dim !== d.headDim) {
+    throw new ConfigError(`Cannot use partial_rotary_factor ${partial} with the rope type '${type}' in this family`);
+  }
+  return dim;
 }
 
 /** Frequencies for a run whose longest sequence is `length` tokens. */
@@ -61,8 +93,9 @@ export function ropeOf(s: RopeSettings, length: number): Rope {
   if (!make) {
     throw new ConfigError(`Cannot use the rope type '${s.type}': this build has ${Object.keys(TYPES).join(", ")}`);
   }
-  if (s.dim < 2 || s.dim % 2) throw new ConfigError(`Cannot rotate ${s.dim} features of a head: it must be even`);
-  return make(s, length);
+  const rope = make(s, length);
+  if (rope.freqs.every(Number.isFinite)) return rope;
+  throw new ConfigError(`Cannot use the rope type '${s.type}': with these settings a frequency is no number`);
 }
 
 /** The longest run whose frequencies are those of a short one; Infinity: they do not depend on the length. */
@@ -73,7 +106,7 @@ export function ropeTurn(s: RopeSettings): number {
 
 /** theta^(2i/dim) for each pair i: a period in tokens is 2π times this. */
 function periods(theta: number, dim: number): Float64Array {
-  return Float64Array.from({ length: dim / 2 }, (_, i) => theta ** (2 * i / dim));
+  return Float64Array.from({ length: Math.ceil(dim / 2) }, (_, i) => theta ** (2 * i / dim));
 }
 
 const plain = (s: RopeSettings): Float64Array => periods(s.theta, s.dim).map((p) => 1 / p);
@@ -129,8 +162,7 @@ function yarn(s: RopeSettings): Rope {
 }
 
 function yarnFactor(f: HfConfig, factor: number): number {
-  const given = number(f, "attention_factor", 0);
-  if (given) return given;
+  if (typeof f.attention_factor === "number") return f.attention_factor;
   const mscale = (m: number) => factor <= 1 ? 1 : 0.1 * m * Math.log(factor) + 1;
   const one = number(f, "mscale", 0), all = number(f, "mscale_all_dim", 0);
   return one && all ? mscale(one) / mscale(all) : mscale(1);
@@ -149,10 +181,10 @@ function longrope(s: RopeSettings, length: number): Rope {
 }
 
 function list(s: RopeSettings, key: string): number[] {
-  const v = s.fields[key];
-  if (Array.isArray(v) && v.length === s.dim / 2 && v.every((x) => typeof x === "number")) return v;
+  const v = s.fields[key], pairs = Math.ceil(s.dim / 2);
+  if (Array.isArray(v) && v.length === pairs && v.every((x) => typeof x === "number")) return v;
   const found = Array.isArray(v) ? `${v.length} entries` : JSON.stringify(v);
-  throw new ConfigError(`Cannot use the rope type '${s.type}': ${key} has ${found} and must be ${s.dim / 2} numbers`);
+  throw new ConfigError(`Cannot use the rope type '${s.type}': ${key} has ${found} and must be ${pairs} numbers`);
 }
 
 const divideBy = (freqs: Float64Array, by: readonly number[]): Float64Array => freqs.map((f, i) => f / by[i]);

@@ -54,9 +54,17 @@ test.each([
   [{ rope_scaling: { rope_type: "magic" } }, "Cannot use the rope type 'magic': this build has default, linear"],
   [{ rope_scaling: { type: "linear" } }, "factor is undefined and must be a number"],
   [{ rope_scaling: { type: "longrope", long_factor: [1], short_factor: [1, 1, 1, 1] } }, "long_factor has 1 entries"],
-  [{ partial_rotary_factor: 0.4 }, "Cannot rotate 3 features of a head: it must be even"],
+  [{ partial_rotary_factor: 0 }, "Cannot rotate 0 features of a head of 8: they go in pairs"],
+  [{ rope_scaling: { type: "linear", factor: 0 } }, "a frequency is no number"],
+  [{ rope_parameters: { full_attention: { rope_type: "default" } } }, "by kind of layer ('full_attention')"],
 ])("a config with %j is refused when it is opened", (hf, why) => {
-  expect(() => readRope(hf, DEFAULTS)).toThrow(why);
+  expect(() => readRope(hf, { ...DEFAULTS, partial: true })).toThrow(why);
+});
+
+test("a family that rotates whole heads has no partial rotary: the default type takes no notice, others are refused", () => {
+  expect(readRope({ partial_rotary_factor: 0.5 }, DEFAULTS).dim).toBe(8);
+  const linear = { rope_parameters: { rope_type: "linear", factor: 2, partial_rotary_factor: 0.5 } };
+  expect(() => readRope(linear, DEFAULTS)).toThrow("Cannot use partial_rotary_factor 0.5 with the rope type 'linear'");
 });
 
 test("dynamic frequencies change only beyond the trained length", () => {

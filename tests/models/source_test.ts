@@ -14,6 +14,7 @@ import { readFloats } from "../../src/formats/stored.ts";
 import { loadModel, type Model, openModel } from "../../src/models/mod.ts";
 import type { ModelSource } from "../../src/models/source.ts";
 import { ReferenceBackend } from "../reference/mod.ts";
+import { familyOf } from "../../src/models/registry.ts";
 import { TINY, tinySource } from "./tiny.ts";
 
 let dir = "";
@@ -223,7 +224,7 @@ test("the ends of text of config.json and generation_config.json are joined", as
 });
 
 test.each([
-  [{ model_type: "falcon" }, "Cannot use a model of type 'falcon': this build has llama, mistral, qwen2"],
+  [{ model_type: "falcon" }, "Cannot use a model of type 'falcon': this build has llama, mistral, ministral, qwen2"],
   [{ ...TINY.llama, num_local_experts: 8 }, "num_local_experts, which is mixture of experts"],
   [{ ...TINY.llama, vision_config: {} }, "vision_config, which is a vision part"],
   [{ ...TINY.llama, quantization_config: { quant_method: "gptq" } }, "weights quantised in another library's format"],
@@ -256,9 +257,34 @@ test.each([
     "rope type 'llama3'",
   ],
   ["llama", { ...TINY.llama, rope_scaling: { type: "yarn", factor: 4, beta_fast: 16 } }, "yarn's beta_fast 16"],
+  [
+    "gemma3",
+    {
+      ...{ ...TINY.gemma3, query_pre_attn_scalar: 6, sliding_window_pattern: 6 },
+      rope_parameters: { sliding_attention: { rope_type: "linear", factor: 2 } },
+    },
+    "rope type 'linear' in sliding layers",
+  ],
+  ["phi3", { ...TINY.phi3, hidden_size: 24, partial_rotary_factor: 0.5 }, "an odd number of rotated features (3)"],
 ])("what a GGUF of %s cannot express is refused by name", (_, hf, why) => {
   const s = tinySource(hf);
   expect(() => s.family.ggufMeta(s.config, s.hf)).toThrow(why);
+});
+
+test("a GGUF's trained length is the one that counts, beside the rope parameters before in them", () => {
+  const yarn = { rope_type: "yarn", factor: 4, original_max_position_embeddings: 8 };
+  const s = tinySource({ ...TINY.llama, original_max_position_embeddings: 4, rope_parameters: yarn });
+  expect(s.family.ggufMeta(s.config, s.hf).get("llama.rope.scaling.original_context_length")?.value).toBe(4);
+});
+
+test("a GGUF that rotates a part of each head is refused where the family rotates all of it", () => {
+  const meta = { embedding_length: 12, block_count: 1, feed_forward_length: 8, context_length: 16 };
+  const head = { "attention.head_count": 2, "attention.layer_norm_rms_epsilon": 1e-5, "rope.dimension_count": 4 };
+  const file = {
+    meta: new Map(Object.entries({ ...meta, ...head }).map(([k, v]) => [`llama.${k}`, v])),
+    ...{ has: () => false, floats: () => null, shape: () => [37, 12] },
+  };
+  expect(() => familyOf(TINY.llama).fromGguf(file)).toThrow("4 of a head's 6 features are rotated");
 });
 
 test("a path without a model says what is missing", () => {

@@ -113,6 +113,31 @@ ODD = {
 }
 MODELS.update(ODD)
 
+# What a second round of odd cases found (2026-11-27).
+UNEVEN = dict(SMALL, vocab_size=97, hidden_size=30, intermediate_size=50, num_attention_heads=3, num_key_value_heads=1,
+              rms_norm_eps=3e-4, eos_token_id=[2, 5])
+FOUND = {
+    # Only phi 3 rotates a part of its heads.
+    "llama-partial": ("llama", dict(UNEVEN, head_dim=12, tie_word_embeddings=True, **rope("default", partial_rotary_factor=0.5)),
+                      dict(rope_theta=1e4, partial_rotary_factor=0.5), []),
+    # 0.7 of 16 features are 11, which make 6 pairs.
+    "phi3-odd": ("phi3", dict(UNEVEN, hidden_size=48, num_key_value_heads=3, sliding_window=3,
+                              **rope("default", partial_rotary_factor=0.7)),
+                 dict(rope_theta=1e4, partial_rotary_factor=0.7), [70]),
+    # AutoConfig takes a mistral with layer_types for a ministral.
+    "mistral-layers": ("mistral", dict(UNEVEN, num_hidden_layers=3, sliding_window=5,
+                                       layer_types=["full_attention", "sliding_attention", "full_attention"]), None, [40]),
+    # The trained length beside nested rope parameters counts for nothing, nor does `truncate` in them.
+    "gemma3-beside": ("gemma3_text", dict(UNEVEN, head_dim=12, sliding_window=6, query_pre_attn_scalar=7,
+                                          original_max_position_embeddings=16, layer_types=["full_attention", "sliding_attention"],
+                                          rope_parameters=dict(
+                                              full_attention=dict(rope_type="llama3", rope_theta=1e5, factor=8.0,
+                                                                  low_freq_factor=1.0, high_freq_factor=4.0),
+                                              sliding_attention=dict(rope_type="yarn", rope_theta=900.0, factor=4.0, truncate=False,
+                                                                     original_max_position_embeddings=32))), None, [40]),
+}
+MODELS.update(FOUND)
+
 # Weights that several cases share; biases everywhere, so that training them can be seen.
 BASES = {
     "base-llama": ("llama", dict(BASE, tie_word_embeddings=False, attention_bias=True, mlp_bias=True)),
@@ -138,7 +163,7 @@ def model_case(name):
 
 def cases():
     """In an order that only grows: a case's number is its seed."""
-    yield from (model_case(name) for name in MODELS if name not in ODD)
+    yield from (model_case(name) for name in MODELS if name not in ODD and name not in FOUND)
     adapters = {
         "regex-targets": lora(target_modules=r".*layers\.(0|2)\.(self_attn|mlp)\.(q|up)_proj"),
         "layers-to-transform": lora(target_modules=["q_proj", "down_proj"], layers_to_transform=[1, 2]),
@@ -200,3 +225,19 @@ def cases():
     yield dict(name="lora-embedding-scaled", base="gemma3-full", lora=lora(target_modules=["embed_tokens"]))
     yield dict(name="train-lora-plus-all", base="base-llama", train=dict(lora_plus=4.0, lr=2e-3, weight_decay=0.3),
                lora=lora(target_modules=["embed_tokens", "q_proj"], bias="all"))
+    yield from (model_case(name) for name in FOUND)
+    found = {
+        # Targets named whole count in every layer.
+        "layers-named": lora(target_modules=["lm_head", "model.layers.0.self_attn.k_proj", "q_proj"], layers_to_transform=[1]),
+        "layers-pattern": lora(target_modules=["q_proj", "mlp.up_proj"], layers_to_transform=[0, 2],
+                               layers_pattern=["h", "model.layers"]),
+        # What is trained whole is not adapted; bias "all" then saves each bias twice.
+        "save-adapted": lora(target_modules=["q_proj", "k_proj", "lm_head"], modules_to_save=["k_proj", "lm_head"], bias="all"),
+        "save-composite": lora(target_modules=ALL7, modules_to_save=["layers.1.mlp"]),
+        # Names that match nothing.
+        "unmatched": lora(target_modules=["q_proj", "c_attn"], modules_to_save=["norm", "score"], fan_in_fan_out=True),
+    }
+    for name, l in found.items():
+        yield dict(name=f"lora-{name}", base="base-llama", lora=l)
+    yield dict(name="train-adamw-8bit-full", base="base-tied", lora=None,
+               train=dict(optimizer="adamw_8bit", lr=1e-3, weight_decay=0.3))

@@ -52,7 +52,12 @@ def optimizer(model, t):
         opt = torch.optim.AdamW([dict(params=[p for n, p in named.items() if n in decayed]),
                                  dict(params=[p for n, p in named.items() if n not in decayed], weight_decay=0.0)], **adam)
     elif name == "adamw_torch": opt = torch.optim.AdamW(params, **adam)
-    elif name == "adamw_8bit": opt = bnb.optim.AdamW8bit(params, **adam)
+    elif name == "adamw_8bit":
+        # transformers' Trainer keeps the moments of embeddings in f32
+        for m in model.modules():
+            if isinstance(m, torch.nn.Embedding):
+                bnb.optim.GlobalOptimManager.get_instance().register_module_override(m, "weight", dict(optim_bits=32))
+        opt = bnb.optim.AdamW8bit(params, **adam)
     elif name == "sgd": opt = torch.optim.SGD(params, momentum=t["momentum"], **k)
     elif name == "lion_32bit": opt = bnb.optim.Lion32bit(params, betas=tuple(t["betas"]), **k)
     elif name == "adafactor": opt = Adafactor(params, scale_parameter=False, relative_step=False, **k)
