@@ -22,11 +22,13 @@ export interface AdapterSettings {
   readonly dora: boolean;
   readonly dropout: number;
   /** Suffixes of module names, or one regular expression. */
-  readonly targetModules: readonly string[] | string;
-  /** Only modules of these layers; absent: all. */
+  readonly targetModules: Names;
+  /** Only modules of these layers, but for targets that are named whole; absent or empty: all. */
   readonly layersToTransform?: readonly number[];
+  /** What the list of layers may be called, as regular expressions; absent or empty: anything. */
+  readonly layersPattern?: readonly string[];
   /** Suffixes of modules that are left out, or one regular expression; absent: none. */
-  readonly excludeModules?: readonly string[] | string;
+  readonly excludeModules?: Names;
   /** Rank by regular expression over the end of a module's name; the first that matches counts. */
   readonly rankPattern: Readonly<Record<string, number>>;
   readonly alphaPattern: Readonly<Record<string, number>>;
@@ -64,10 +66,34 @@ export interface AdapterParts {
   readonly whole: ReadonlyMap<string, FloatTensor>;
 }
 
+/** A setting's regular expression over all of a name. @throws {ConfigError} for one that JavaScript does not read */
+export function expression(pattern: string): RegExp {
+  try {
+    return new RegExp(`^(?:${pattern})$`);
+  } catch (e) {
+    throw new ConfigError(`Cannot use the regular expression '${pattern}': ${(e as Error).message}`);
+  }
+}
+
+/** Suffixes of module names, or one regular expression over all of a name. */
+export type Names = readonly string[] | string;
+
+/** Whether a module is among the named. */
+export function isNamed(module: string, names: Names): boolean {
+  if (typeof names === "string") return expression(names).test(module);
+  return names.some((t) => module === t || module.endsWith(`.${t}`));
+}
+
+/** Whether modules_to_save names a module, or one that it lies in (peft, utils/other.py, _set_trainable). */
+export function isWhole(module: string, modulesToSave: readonly string[]): boolean {
+  const parts = module.split("."), within = parts.map((_, i) => parts.slice(0, i + 1).join("."));
+  return within.some((m) => modulesToSave.some((name) => m.endsWith(name)));
+}
+
 /** The value of the first pattern that matches the end of `module`, as peft's get_pattern_key. */
 function patternValue(patterns: Readonly<Record<string, number>>, module: string, otherwise: number): number {
   for (const [pattern, value] of Object.entries(patterns)) {
-    if (new RegExp(`^(?:.*\\.)?(?:${pattern})$`).test(module)) return value;
+    if (expression(`(?:.*\\.)?(?:${pattern})`).test(module)) return value;
   }
   return otherwise;
 }

@@ -6,7 +6,15 @@
 import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { ConfigError, FormatError } from "../core/errors.ts";
-import { type Adapter, type AdapterSettings, type FloatTensor, savedName } from "./adapter.ts";
+import {
+  adaptedModules,
+  type Adapter,
+  type AdapterSettings,
+  type FloatTensor,
+  isNamed,
+  isWhole,
+  savedName,
+} from "./adapter.ts";
 import { writeWhole } from "./new_file.ts";
 import { openSafetensors } from "./safetensors.ts";
 import { floatTensor, writeSafetensors } from "./safetensors_write.ts";
@@ -18,15 +26,21 @@ const WEIGHTS = "adapter_model.safetensors";
 /** What peft puts before the base model's own names. */
 const PREFIX = "base_model.model.";
 
-/** Settings that change an adapter's arithmetic and are not implemented: refused when set. */
+/**
+ * Settings that change an adapter's arithmetic and are not implemented: refused when set. (fan_in_fan_out is not among them:
+ * linears and embeddings take no notice of it.)
+ */
 const REFUSED = [
-  ...["fan_in_fan_out", "lora_bias", "use_bdlora", "use_qalora", "alora_invocation_tokens", "arrow_config"],
+  ...["lora_bias", "use_bdlora", "use_qalora", "alora_invocation_tokens", "arrow_config"],
   ...["layer_replication", "target_parameters", "trainable_token_indices", "megatron_config", "kasa_config"],
   ...["velora_config", "monteclora_config"],
 ];
 
 /** Starts that leave the base weights as they are: an adapter saved from any other is for weights nobody has. */
 const PLAIN_STARTS: readonly unknown[] = [undefined, null, true, false, "gaussian", "orthogonal", "eva"];
+
+/** With bias "all" peft also saves the biases inside its wrapper of a module trained whole; the plain name has them too. */
+const TWICE = /\.(original_module|modules_to_save)\..*bias$/;
 
 /** A file's JSON object. @throws {FormatError} when it is none */
 export function readJsonObject(path: string): Record<string, unknown> {
@@ -46,6 +60,12 @@ function isSet(value: unknown): boolean {
   return value !== undefined && value !== null && value !== false;
 }
 
+/** Whether the embedding or the head may be adapted or trained whole: a regular expression might name them. */
+function tiesSomething(json: Record<string, unknown>): boolean {
+  const names = [json.target_modules, json.modules_to_save ?? []].flat().map(String);
+  return typeof json.target_modules === "string" || names.some((n) => /(^|\.)(embed_tokens|lm_head)$/.test(n));
+}
+
 /**
  * Settings from the JSON of adapter_config.json.
  * @throws {FormatError} for fields of the wrong kind; {ConfigError} naming a setting that is not implemented
@@ -61,16 +81,18 @@ export function parsePeftConfig(json: Record<string, unknown>, path: string = CO
         "peft with path_initial_model_for_weight_conversion",
     );
   }
+  if (isSet(json.ensure_weight_tying) && tiesSomething(json)) {
+    throw new ConfigError(
+      `Cannot use '${path}': ensure_weight_tying is set, and here a tied head does not follow the embedding`,
+    );
+  }
   const { r, lora_alpha: alpha, target_modules: targets, bias = "none" } = json;
   if (typeof r !== "number" || !Number.isInteger(r) || r < 1) throw refuse(`r is ${r}`);
   if (typeof alpha !== "number") throw refuse(`lora_alpha is ${alpha}`);
   const listed = Array.isArray(targets) && targets.every((t) => typeof t === "string");
   if (!listed && typeof targets !== "string") throw refuse("target_modules is neither a list nor an expression");
   if (bias !== "none" && bias !== "all" && bias !== "lora_only") throw refuse(`bias is ${bias}`);
-  const layers = json.layers_to_transform, exclude = json.exclude_modules;
-  if (isSet(json.layers_pattern) && String(json.layers_pattern) !== "layers") {
-    throw new ConfigError(`Cannot use '${path}': layers_pattern '${json.layers_pattern}' is not supported`);
-  }
+  const { layers_to_transform: layers, layers_pattern: lists, exclude_modules: exclude } = json;
   const numbers = (key: string): Record<string, number> => {
     const value = json[key] ?? {};
     if (typeof value === "object" && Object.values(value!).every((v) => typeof v === "number")) {
@@ -86,6 +108,7 @@ export function parsePeftConfig(json: Record<string, unknown>, path: string = CO
     dropout: typeof json.lora_dropout === "number" ? json.lora_dropout : 0,
     targetModules: targets as string[] | string,
     ...(layers === undefined || layers === null ? {} : { layersToTransform: [layers].flat() as number[] }),
+    ...(isSet(lists) && isSet(layers) ? { layersPattern: [lists].flat() as string[] } : {}),
     ...(isSet(exclude) ? { excludeModules: exclude as string[] | string } : {}),
     rankPattern: numbers("rank_pattern"),
     alphaPattern: numbers("alpha_pattern"),
@@ -106,7 +129,7 @@ export function peftConfig(s: AdapterSettings): Record<string, unknown> {
     fan_in_fan_out: false,
     inference_mode: true,
     init_lora_weights: true,
-    layers_pattern: null,
+    layers_pattern: s.layersPattern ?? null,
     layers_to_transform: s.layersToTransform ?? null,
     lora_alpha: s.alpha,
     lora_dropout: s.dropout,
@@ -143,15 +166,28 @@ export function readPeft(dir: string): Adapter {
   try {
     const tensors = new Map<string, FloatTensor>();
     for (const t of file.tensors.values()) {
+      if (TWICE.test(t.name)) continue;
       if (!t.name.startsWith(PREFIX)) {
         throw new FormatError(`Cannot read '${weights}': tensor '${t.name}' does not start with ${PREFIX}`, weights, 8);
       }
       tensors.set(t.name.slice(PREFIX.length), { shape: t.shape, values: readFloats(t) });
     }
-    return { settings, tensors };
+    return { settings: withoutUnmatched(settings, tensors), tensors };
   } finally {
     file.close();
   }
+}
+
+/** Without the targets and whole modules that the adapter has no tensor of: peft takes no notice of names that match nothing. */
+function withoutUnmatched(s: AdapterSettings, tensors: ReadonlyMap<string, FloatTensor>): AdapterSettings {
+  const { targetModules: targets } = s, adapted = adaptedModules(tensors);
+  const whole = [...tensors.keys()].filter((n) => !n.includes(".lora_")).map((n) => n.replace(/\.(weight|bias)$/, ""));
+  const matched = typeof targets === "string" ? targets : targets.filter((t) => adapted.some((m) => isNamed(m, [t])));
+  return {
+    ...s,
+    targetModules: matched.length ? matched : targets,
+    modulesToSave: s.modulesToSave.filter((name) => whole.some((m) => isWhole(m, [name]))),
+  };
 }
 
 /** Writes an adapter folder that peft loads; the folder must exist. Tensors are f32, sorted by name. */

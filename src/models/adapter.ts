@@ -1,14 +1,15 @@
 /**
- * Which tensors of a model are trained, and which of its linears (or its embedding) carry an adapter: peft's rules for target modules,
- * patterns, biases and modules_to_save, worked out against the family's list of tensors.
+ * Which tensors of a model are trained, and which of its linears (or its embedding) carry an adapter: peft's rules
+ * (targets.ts), worked out against the family's list of tensors.
  * @module
  */
 import { ConfigError } from "../core/errors.ts";
-import { type AdapterSettings, rankOf, scaleOf } from "../formats/adapter.ts";
+import { type AdapterSettings, isWhole, rankOf, scaleOf } from "../formats/adapter.ts";
 import type { AdapterSpec } from "../nn/decoder.ts";
 import type { ParamSpec } from "../nn/params.ts";
 import type { ModelConfig } from "./config.ts";
 import type { NamedTensor } from "./names.ts";
+import { isAdapted, refuseUnmatched } from "./targets.ts";
 
 /** How the low-rank matrices start. `default`: A uniform, B zero, so the first step sees the base model. */
 export type LoraStart = "default" | "gaussian" | "pissa" | "loftq";
@@ -67,11 +68,11 @@ export const moduleOf = (tensor: string): string => tensor.replace(/\.(weight|bi
 export function planLora(c: ModelConfig, tensors: readonly NamedTensor[], o: LoraOptions): TrainPlan {
   const modules = adaptable(c, tensors);
   const targets = o.targetModules === "all-linear" ? blockLinears(c) : o.targetModules;
-  refuseUnmatched(targets, [...modules.keys()], tensors);
-  const chosen = [...modules].filter(([m]) => {
-    return isTarget(m, targets) && !(o.excludeModules && isTarget(m, o.excludeModules)) &&
-      inLayers(m, o.layersToTransform);
-  });
+  if (typeof targets === "string" && o.layersToTransform?.length) {
+    throw new ConfigError("Cannot use layers_to_transform with one expression of targets: name the layers in it");
+  }
+  refuseUnmatched(targets, [...modules.keys()], tensors.map((t) => moduleOf(t.hf)));
+  const chosen = [...modules].filter(([m]) => isAdapted(m, targets, o));
   if (chosen.length === 0) throw new ConfigError("Cannot train adapters: no module is left after exclusions");
   const adapters = new Map<string, AdapterSpec>(), specs: ParamSpec[] = [];
   const table = moduleOf(tensors.find((t) => t.ours === "embed")!.hf);
@@ -106,29 +107,6 @@ function adaptable(c: ModelConfig, tensors: readonly NamedTensor[]): Map<string,
   return out;
 }
 
-function isTarget(module: string, targets: readonly string[] | string): boolean {
-  if (typeof targets === "string") return new RegExp(`^(?:${targets})$`).test(module);
-  return targets.some((t) => module === t || module.endsWith(`.${t}`));
-}
-
-function inLayers(module: string, layers: readonly number[] | undefined): boolean {
-  if (!layers) return true;
-  const n = /\.layers\.(\d+)\./.exec(module)?.[1];
-  return n !== undefined && layers.includes(Number(n));
-}
-
-function refuseUnmatched(targets: readonly string[] | string, modules: string[], all: readonly NamedTensor[]): void {
-  const known = [...new Set(modules.map((m) => m.split(".").at(-1)!))].join(", ");
-  for (const t of typeof targets === "string" ? [targets] : targets) {
-    const list = typeof targets === "string" ? targets : [t];
-    if (modules.some((m) => isTarget(m, list))) continue;
-    const why = all.some((x) => isTarget(moduleOf(x.hf), list))
-      ? `it is neither a linear layer nor the embedding; name it in modules_to_save to train it whole`
-      : `the model has ${known}`;
-    throw new ConfigError(`Cannot adapt '${t}': ${why}`);
-  }
-}
-
 /** Biases and modules_to_save, under the names peft gives them. */
 function trainedCopies(
   c: ModelConfig,
@@ -139,19 +117,19 @@ function trainedCopies(
   const copies = new Map<string, string>();
   for (const t of tensors) {
     const module = moduleOf(t.hf), suffix = t.hf.slice(module.length);
-    if (o.modulesToSave.some((m) => module.endsWith(m))) copies.set(`${module}.modules_to_save${suffix}`, t.hf);
+    if (isWhole(module, o.modulesToSave)) copies.set(`${module}.modules_to_save${suffix}`, t.hf);
     else if (suffix === ".bias" && (o.bias === "all" || (o.bias === "lora_only" && adapters.has(module)))) {
       copies.set(adapters.has(module) ? `${module}.base_layer.bias` : t.hf, t.hf);
     }
   }
-  if (c.tied && o.modulesToSave.includes("lm_head")) {
+  if (c.tied && isWhole("lm_head", o.modulesToSave)) {
     copies.set("lm_head.modules_to_save.weight", "model.embed_tokens.weight");
   }
   for (const m of o.modulesToSave) {
-    if (![...copies.keys()].some((name) => moduleOf(name).replace(".modules_to_save", "").endsWith(m))) {
+    if (![...copies.keys()].some((name) => isWhole(moduleOf(name).replace(".modules_to_save", ""), [m]))) {
       throw new ConfigError(`Cannot train '${m}' whole: no module of the model ends so`);
     }
-    if ([...adapters.keys()].some((a) => a.endsWith(m))) {
+    if ([...adapters.keys()].some((a) => isWhole(a, [m]))) {
       throw new ConfigError(`Cannot train '${m}' whole and adapt it: name it in one of the two`);
     }
   }

@@ -66,7 +66,12 @@ describe("settings", () => {
 
   test.each([
     [{ peft_type: "IA3" }, "IA3"],
-    [{ fan_in_fan_out: true }, "fan_in_fan_out"],
+    [{ lora_bias: true }, "lora_bias"],
+    [{ trainable_token_indices: [3] }, "trainable_token_indices"],
+    [{ target_parameters: ["mlp.up_proj.weight"] }, "target_parameters"],
+    [{ init_lora_weights: "corda" }, "its adapter started as 'corda'"],
+    [{ ensure_weight_tying: true, target_modules: ["embed_tokens"] }, "ensure_weight_tying"],
+    [{ ensure_weight_tying: true, modules_to_save: ["lm_head"] }, "ensure_weight_tying"],
     [{ layer_replication: [[0, 1]] }, "layer_replication"],
     [{ r: 0 }, "r is 0"],
     [{ lora_alpha: "8" }, "lora_alpha"],
@@ -76,6 +81,18 @@ describe("settings", () => {
     const json = { peft_type: "LORA", r: 4, lora_alpha: 8, target_modules: ["q_proj"], ...change };
     expect(() => parsePeftConfig(json)).toThrow(part);
   });
+});
+
+test("settings that act on nothing are read: fan_in_fan_out on linears, ties of what is not trained, names of no module", () => {
+  const json = { peft_type: "LORA", r: 4, lora_alpha: 8, target_modules: ["q_proj"] };
+  const s = parsePeftConfig({ ...json, fan_in_fan_out: true, ensure_weight_tying: true, layers_pattern: "h" });
+  expect(s).toEqual(parsePeftConfig(json));
+});
+
+test("an expression that only Python reads is refused by name", () => {
+  expect(() => scaleOf({ ...settings, rankPattern: { "(?i)Q_proj": 2 } }, Q)).toThrow(
+    "Cannot use the regular expression '(?:.*\\.)?(?:(?i)Q_proj)'",
+  );
 });
 
 describe("peft's format", () => {

@@ -48,7 +48,10 @@ test.each([
     "it is neither a linear layer nor the embedding; name it in modules_to_save",
   ],
   [{ targetModules: ["embed_tokens"], dora: true }, "Cannot adapt 'model.embed_tokens' with DoRA"],
-  [{ targetModules: ["q_proj"], modulesToSave: ["q_proj"] }, "Cannot train 'q_proj' whole and adapt it"],
+  // peft adapts it (no whole part of the name is "proj") and then wraps the adapter.
+  [{ targetModules: ["q_proj"], modulesToSave: ["proj"] }, "Cannot train 'proj' whole and adapt it"],
+  [{ targetModules: ["q_proj"], modulesToSave: ["q_proj"] }, "no module is left after exclusions"],
+  [{ targetModules: ".*q_proj", layersToTransform: [0] }, "Cannot use layers_to_transform with one expression"],
   [{ targetModules: ["q_proj"], modulesToSave: ["lm_heat"] }, "Cannot train 'lm_heat' whole: no module"],
   [{ targetModules: ["q_proj"], layersToTransform: [9] }, "no module is left after exclusions"],
 ])("%j is refused", (o, why) => {

@@ -1,6 +1,6 @@
 """Right answers for src/models/adapter.ts: which tensors peft trains, by its settings. usage: make_targets.py OUT.json
 
-(peft 0.21, transformers 5.17, torch 2.11.) Names are named_parameters' without `base_model.model.` and `.default`.
+(peft 0.21, transformers 5.17 to 5.23, torch 2.11 to 2.15.) Names are named_parameters' without `base_model.model.` and `.default`.
 """
 import json
 import sys
@@ -34,6 +34,11 @@ CASES = [
     (LLAMA, dict(target_modules=QV, modules_to_save=["k_proj"], bias="all")),
     (TIED, dict(target_modules=QV, modules_to_save=["lm_head"])),
     (TIED, dict(target_modules=QV, modules_to_save=["embed_tokens"])),
+    (LLAMA, dict(target_modules=["lm_head", "model.layers.0.self_attn.k_proj", "q_proj"], layers_to_transform=[1])),
+    (LLAMA, dict(target_modules=QV, layers_to_transform=2, layers_pattern=["h", "model.layers"])),
+    (LLAMA, dict(target_modules=QV, layers_to_transform=[], layers_pattern=[])),
+    (LLAMA, dict(target_modules=QV + ["lm_head"], modules_to_save=["v_proj", "lm_head"], bias="lora_only")),
+    (TIED, dict(target_modules="all-linear", modules_to_save=["embed_tokens", "lm_head"])),
 ]
 out = []
 for fields, lora in CASES:
