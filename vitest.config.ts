@@ -8,6 +8,7 @@ const ONCE = [
   "tests/oracles/**",
   "tests/export/{llama_cpp,smollm2,transformers,quantization}_test.ts",
   "tests/cuda/host_test.ts",
+  "tests/cli/runtimes_test.ts", // runs all three itself
 ];
 /** Minutes of simulation and of the embedded model's training, which Deno's and Bun's suites hold too. */
 const NOT_ON_NODE = ["tests/metal/simulator_test.ts", "tests/embedded/**"];

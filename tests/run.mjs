@@ -2,17 +2,21 @@
  * The README's test command: `npm test`, from a fresh clone with nothing but npm.
  * Installs what npm can bring, then runs the gate (format, lint, types, publish), the suite on Deno, Bun and Node, and
  * the golden cases; says what was skipped and why, and closes with one line that adds all up.
- *   node tests/run.mjs [gate] [deno] [bun] [node] [golden]      any subset; none = all
+ *   node tests/run.mjs [gate] [deno] [bun] [node] [golden]      any subset; none = these
+ *   node tests/run.mjs [metal] [cuda] [python]                  what needs compilers; Python oracles for Deno's suite
+ *   node tests/run.mjs all                                      everything (CI); install: only what npm can bring
  */
-import { spawn, spawnSync } from "node:child_process";
+import { spawnSync } from "node:child_process";
 import { existsSync, readdirSync, readFileSync, statSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { join } from "node:path";
+import { runLanes } from "./lanes.mjs";
 
 const ROOT = fileURLToPath(new URL("..", import.meta.url));
 const SHARED = join(ROOT, "..", "shared");
 const TOOLS = join(ROOT, "tests/tools/node_modules");
-const total = { passed: 0, failed: 0, skipped: 0 };
+const PYTHON = join(ROOT, ".cache/python");
+const USUAL = ["gate", "deno", "bun", "node", "golden"], MORE = ["metal", "cuda", "python"];
 const notes = [];
 
 /**
@@ -42,100 +46,77 @@ function findNode() {
   return null;
 }
 
-/** Runs a command with its output shown; resolves to status and output. */
-function run(command, args, env = {}) {
-  return new Promise((done) => {
-    const path = `${join(TOOLS, ".bin")}${process.platform === "win32" ? ";" : ":"}${process.env.PATH}`;
-    const child = spawn(command, args, {
-      cwd: ROOT,
-      env: { ...process.env, PATH: path, NO_COLOR: "1", ...env },
-      stdio: ["ignore", "pipe", "pipe"],
-    });
-    let out = "";
-    for (const [from, to] of [[child.stdout, process.stdout], [child.stderr, process.stderr]]) {
-      from.on("data", (b) => {
-        out += b;
-        to.write(b);
-      });
-    }
-    child.on("error", (e) => done({ status: 127, out: String(e) }));
-    child.on("close", (status) => done({ status: status ?? 1, out }));
-  });
+/** Runs a command in the repository, with npm's runtimes first on the path. */
+function run(report, command, args) {
+  const path = `${join(TOOLS, ".bin")}${process.platform === "win32" ? ";" : ":"}${process.env.PATH}`;
+  const env = { ...process.env, PATH: path, NO_COLOR: "1" };
+  if (want("python")) env.UNSLOTH_TEST_PYTHON = join(PYTHON, "bin/python");
+  return report.run(command, args, { cwd: ROOT, env });
 }
 
 /** One check that passes or fails as a whole. */
-async function check(name, command, args) {
+async function check(report, name, command, args) {
   const t = Date.now();
-  const { status } = await run(command, args);
-  console.log(`${status === 0 ? "ok  " : "FAIL"} ${name} (${((Date.now() - t) / 1000).toFixed(1)} s)`);
-  total[status === 0 ? "passed" : "failed"]++;
+  const { status } = await run(report, command, args);
+  report.say(`${status === 0 ? "ok  " : "FAIL"} ${name} (${((Date.now() - t) / 1000).toFixed(1)} s)`);
+  if (status === 0) report.total.passed++;
+  else report.fail(name);
 }
 
-/** A Vitest run; its closing line is added up. */
-async function suite(name, command, args) {
-  console.log(`\n# The suite on ${name}`);
-  const { status, out } = await run(command, args);
+/** A Vitest run; its closing line is added up, its failed tests are named. */
+const suite = (name, command, args) => async (report) => {
+  const { status, out } = await run(report, command, args);
   const line = [...out.matchAll(/^(\d+) passed, (\d+) failed, (\d+) skipped$/gm)].at(-1);
-  if (!line) {
-    total.failed++;
-    notes.push(`${name}: the runner closed with status ${status} and no summary`);
-    return;
-  }
-  for (const [i, k] of ["passed", "failed", "skipped"].entries()) total[k] += Number(line[i + 1]);
-  if (status !== 0 && line[2] === "0") {
-    total.failed++;
-    notes.push(`${name}: the runner closed with status ${status}`);
-  }
-  for (const s of out.match(/^skipped: .*$/gm) ?? []) notes.push(`${name}: ${s}`);
-}
+  if (!line) return report.fail(`the runner closed with status ${status} and no summary`);
+  for (const [i, k] of ["passed", "failed", "skipped"].entries()) report.total[k] += Number(line[i + 1]);
+  if (line[2] !== "0") report.failures.push(`${name}: ${line[2]} tests`);
+  else if (status !== 0) report.fail(`the runner closed with status ${status}`);
+  for (const s of new Set(out.match(/^ FAIL .*$/gm) ?? [])) report.failures.push(`${name}:${s.slice(5)}`);
+  for (const s of out.match(/^skipped: .*$/gm) ?? []) report.notes.push(`${name}: ${s}`);
+};
 
-async function gate() {
-  console.log("\n# Gate");
-  await check("format", "deno", ["fmt", "--check"]);
-  await check("lint", "deno", ["lint"]);
+async function gate(report) {
+  await check(report, "format", "deno", ["fmt", "--check"]);
+  await check(report, "lint", "deno", ["lint"]);
   // The oracles' and clients' own packages are not in this one's import map.
   const apart = ["tools", "oracles", "clients", "gpu", "fixtures"];
   const folders = readdirSync(join(ROOT, "tests"), { withFileTypes: true }).filter((d) => d.isDirectory());
   const tests = folders.map((d) => d.name).filter((d) => !apart.includes(d)).map((d) => `tests/${d}`);
   const entries = ["mod.ts", "engine_worker.ts", "server/app.ts", "bench", "examples", "tools", ...tests];
-  await check("deno check", "deno", ["check", ...entries]);
-  await check("tsc", process.execPath, [join(ROOT, "node_modules/typescript/bin/tsc"), "-p", "tsconfig.json"]);
-  await check("deno publish --dry-run", "deno", ["publish", "--dry-run", "--allow-dirty"]);
+  await check(report, "deno check", "deno", ["check", ...entries]);
+  const tsc = join(ROOT, "node_modules/typescript/bin/tsc");
+  await check(report, "tsc", process.execPath, [tsc, "-p", "tsconfig.json"]);
+  await check(report, "deno publish --dry-run", "deno", ["publish", "--dry-run", "--allow-dirty"]);
 }
 
-async function golden(node) {
-  console.log("\n# Golden cases");
-  await check("our own golden cases on Deno", "deno", ["run", "-A", "tests/golden/main.ts", "tests/fixtures/golden"]);
-  if (!existsSync(join(SHARED, "golden"))) {
-    notes.push("golden cases: ../shared/golden is not there");
-    total.skipped++;
-    return;
-  }
-  const main = "tests/golden/main.ts", tiny = join(SHARED, "golden");
-  await check("golden on Deno", "deno", ["run", "-A", main, tiny]);
+const MAIN = "tests/golden/main.ts", DENO = ["run", "-A", MAIN];
+
+async function golden(report) {
+  await check(report, "our own golden cases on Deno", "deno", [...DENO, "tests/fixtures/golden"]);
+  const tiny = join(SHARED, "golden");
+  if (!existsSync(tiny)) return report.skip("../shared/golden is not there");
+  await check(report, "golden on Deno", "deno", [...DENO, tiny]);
   // The reference backend is plain arithmetic in f64: once is enough here.
-  await check("golden on Bun, wasm", "bun", [main, tiny, "--backend", "wasm"]);
-  if (node) await check("golden on Node, wasm", node, [main, tiny, "--backend", "wasm"]);
-  const real = join(SHARED, "golden-real"), models = join(SHARED, "models");
-  if (existsSync(real)) {
-    const file = JSON.parse(readFileSync(join(real, "case.json"), "utf8")).model;
-    await check("golden-real on Deno", "deno", [
-      "run",
-      "-A",
-      main,
-      real,
-      "--model",
-      join(models, file),
-      "--backend",
-      "wasm",
-    ]);
-  }
-  await check("golden quants", "deno", ["task", "golden:quants", join(SHARED, "golden-quants")]);
-  await check("golden tokenizers", "deno", ["task", "golden:tokenizers", join(SHARED, "golden-tokenizers")]);
+  await check(report, "golden on Bun, wasm", "bun", [MAIN, tiny, "--backend", "wasm"]);
+  if (node) await check(report, "golden on Node, wasm", node, [MAIN, tiny, "--backend", "wasm"]);
+  await check(report, "golden quants", "deno", ["task", "golden:quants", join(SHARED, "golden-quants")]);
+  await check(report, "golden tokenizers", "deno", ["task", "golden:tokenizers", join(SHARED, "golden-tokenizers")]);
 }
 
-const wanted = process.argv.slice(2);
-const want = (what) => wanted.length === 0 || wanted.includes(what);
+async function goldenReal(report) {
+  const dir = join(SHARED, "golden-real");
+  if (!existsSync(dir)) return report.skip("../shared/golden-real is not there");
+  const model = join(SHARED, "models", JSON.parse(readFileSync(join(dir, "case.json"), "utf8")).model);
+  await check(report, "twenty steps on Deno", "deno", [...DENO, dir, "--model", model, "--backend", "wasm"]);
+}
+
+const wanted = process.argv.slice(2).flatMap((part) => part === "all" ? [...USUAL, ...MORE] : part);
+const want = (part) => (wanted.length ? wanted : USUAL).includes(part);
+const unknown = wanted.find((part) => ![...USUAL, ...MORE, "install"].includes(part));
+if (unknown !== undefined) {
+  console.error(`Cannot run '${unknown}': the parts are ${[...USUAL, ...MORE].join(", ")}, all, install`);
+  process.exit(1);
+}
 const CI = ["ci"], INSTALL = ["install", "--no-save"];
 for (const [dir, how] of [[".", CI], ["tests/tools", INSTALL]]) {
   if (!install(dir, how)) {
@@ -149,25 +130,42 @@ if (!install("tests/oracles", INSTALL, "--omit=optional", "--ignore-scripts")) {
 if (!install("tests/clients", CI)) notes.push("clients: npm could not install them");
 const node = findNode();
 const vitest = "node_modules/vitest/vitest.mjs";
-if (want("gate")) await gate();
-if (want("deno")) await suite("Deno", "deno", ["run", "-A", "npm:vitest", "run"]);
-if (want("bun")) await suite("Bun", "bun", ["--bun", "x", "vitest", "run"]);
-if (want("node")) {
-  if (node) await suite("Node", node, [vitest, "run"]);
-  else {
-    total.skipped++;
-    notes.push(
-      `Node: needs 26 or newer, this is ${process.version} and npm has no build for ${process.platform}-${process.arch}`,
-    );
-  }
-}
+
+const job = (part, name, work, after) => want(part) ? [{ name, work, after }] : [];
+const script = (name, ...args) => (report) => check(report, name, "bash", args);
+const noNode =
+  `needs 26 or newer, this is ${process.version} and npm has no build for ${process.platform}-${process.arch}`;
+const onNode = node ? suite("Node", node, [vitest, "run"]) : (report) => report.skip(noNode);
+const LANES = [
+  job("python", "Python oracles", script("install", "tests/oracles/python.sh", PYTHON)),
+  // what keeps two cores busy
+  [
+    ...job("bun", "Bun", suite("Bun", "bun", ["--bun", "x", "vitest", "run"])),
+    ...job("deno", "Deno", suite("Deno", "deno", ["run", "-A", "npm:vitest", "run"]), "Python oracles"),
+    ...job("node", "Node", onNode),
+    ...job("golden", "Golden, a real model", goldenReal),
+  ],
+  // and one
+  [
+    ...job("gate", "Gate", gate),
+    ...job("metal", "Metal below TypeScript", script("tests/metal/run.sh", "tests/metal/run.sh")),
+    ...job("cuda", "CUDA below TypeScript", script("tests/cuda/run.sh", "tests/cuda/run.sh")),
+    ...job("golden", "Golden", golden),
+  ],
+];
+if (wanted.includes("install")) process.exit(0);
+const reports = await runLanes(LANES);
+
 if (want("bun") || want("node")) {
   notes.push(
     "Bun, Node: what holds files to other programs is run once, in Deno's suite; Node leaves out two long files (vitest.config.ts)",
   );
 }
-if (want("golden")) await golden(node);
-
+notes.push(...reports.flatMap((r) => r.notes));
+if (!MORE.some(want)) notes.push("Metal and CUDA below TypeScript, Python oracles: .ci/run brings what they need");
+const failures = reports.flatMap((r) => r.failures), total = { passed: 0, failed: 0, skipped: 0 };
+for (const r of reports) for (const k of Object.keys(total)) total[k] += r.total[k];
 if (notes.length) console.log(`\nSkipped or noted:\n${[...new Set(notes)].map((n) => `  ${n}`).join("\n")}`);
+if (failures.length) console.log(`\nFailed:\n${failures.map((n) => `  ${n}`).join("\n")}`);
 console.log(`\n${total.passed} passed, ${total.failed} failed, ${total.skipped} skipped`);
 process.exit(total.failed ? 1 : 0);

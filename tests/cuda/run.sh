@@ -11,16 +11,18 @@ say() { printf '%-9s %s\n' "$@"; }
 
 # build NAME FLAGS: cuda/host, the fake runtime and the tests in one program, $work/NAME/host_test
 build() {
-  mkdir -p "$work/$1"
-  local newest
-  newest=$(ls -t "$root"/cuda/host/* "$root"/cuda/kernels/*.h "$root"/ffi/*.h sim/*.* sim/include/* host/* run.sh | head -1)
-  [ "$work/$1/host_test" -ot "$newest" ] || return 0
-  rm -f "$work/$1"/*
-  for f in "$root"/cuda/host/*.cpp sim/*.cpp host/*.cpp; do
-    case $f in */cuda/host/*) o=host_ ;; sim/*) o=sim_ ;; *) o=test_ ;; esac
-    echo "g++ -std=c++17 -g1 -Wall -Wextra -Isim/include $2 -c $f -o $work/$1/$o$(basename "$f").o"
-  done | xargs -P "$(nproc)" -I{} sh -c '{}' || fail "$1 does not compile"
-  g++ $2 "$work/$1"/*.o -o "$work/$1/host_test" -lpthread
+  (
+    flock 9 # host_test.ts may build the same at once
+    mkdir -p "$work/$1"
+    newest=$(ls -t "$root"/cuda/host/* "$root"/cuda/kernels/*.h "$root"/ffi/*.h sim/*.* sim/include/* host/* run.sh | head -1)
+    [ "$work/$1/host_test" -ot "$newest" ] || exit 0
+    rm -f "$work/$1"/*
+    for f in "$root"/cuda/host/*.cpp sim/*.cpp host/*.cpp; do
+      case $f in */cuda/host/*) o=host_ ;; sim/*) o=sim_ ;; *) o=test_ ;; esac
+      echo "g++ -std=c++17 -g1 -Wall -Wextra -Isim/include $2 -c $f -o $work/$1/$o$(basename "$f").o"
+    done | xargs -P "$(nproc)" -I{} sh -c '{}' || fail "$1 does not compile"
+    g++ $2 "$work/$1"/*.o -o "$work/$1/host_test" -lpthread
+  ) 9>"$work/$1.lock"
 }
 
 step_asan() {

@@ -6,6 +6,7 @@
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd) root=$(cd "$(dirname "$0")/../../.." && pwd)
 mkdir -p "$1" && out=$(cd "$1" && pwd)
+exec 9>"$out/lock" && flock 9 # tests of several runtimes may want it at once
 key=$(cat "$root"/metal/host/* "$root"/metal/kernels/* "$root"/metal/build.sh "$root"/ffi/*.h $(find "$here" -type f | LC_ALL=C sort) \
   <(env | grep -E '^(MSL_|HOST_FLAGS)' | LC_ALL=C sort || true) | sha256sum)
 [ -f "$out/key" ] && [ "$(cat "$out/key")" = "$key" ] && exit 0
