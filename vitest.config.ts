@@ -1,4 +1,5 @@
 import { defineConfig } from "vitest/config";
+import { BaseSequencer, type TestSpecification } from "vitest/node";
 
 /**
  * What holds files and native programs to other programs: the same from every runtime, and a third of the suite's time. Deno's
@@ -12,6 +13,15 @@ const ONCE = [
 ];
 /** Minutes of simulation and of the embedded model's training, which Deno's and Bun's suites hold too. */
 const NOT_ON_NODE = ["tests/metal/simulator_test.ts", "tests/embedded/**"];
+/** Half a minute and more: they start first, so that at the end no core waits for the other. */
+const LONG =
+  /tests\/(metal\/simulator|embedded\/embedded|oracles\/\w+|export\/(smollm2|quantization|llama_cpp))_test\.ts$/;
+class LongFirst extends BaseSequencer {
+  override async sort(files: TestSpecification[]): Promise<TestSpecification[]> {
+    const sorted = await super.sort(files), isLong = (f: TestSpecification) => LONG.test(f.moduleId);
+    return [...sorted.filter(isLong), ...sorted.filter((f) => !isLong(f))];
+  }
+}
 const deno = "Deno" in globalThis, bun = "Bun" in globalThis;
 
 export default defineConfig({
@@ -21,6 +31,7 @@ export default defineConfig({
     pool: "forks",
     // Two cores: two files at a time; the heavy files use worker threads of their own.
     maxWorkers: 2,
+    sequence: { sequencer: LongFirst },
     testTimeout: 120_000,
     hookTimeout: 120_000,
     reporters: ["default", "./tests/plain_reporter.ts"],
