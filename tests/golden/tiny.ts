@@ -189,7 +189,7 @@ async function train(c: Case, stepper: Stepper, micro: readonly Batch[], b: Boun
 async function greedyCheck(c: Case, model: Model): Promise<Check[]> {
   if (leftOut(c, "greedy")) return [];
   const wanted = values(c, "greedy_tokens"), prompt = Int32Array.from(values(c, "greedy_prompt"));
-  const { tokens } = await greedy(model, prompt, wanted.length, true);
+  const [{ tokens }] = await greedy(model, [prompt], wanted.length, true);
   const { at, compared } = firstDifference(tokens, wanted, values(c, "greedy_margin"), MARGIN);
   const note = at === null ? `${compared}/${wanted.length}` : `token ${at}`;
   return [{ what: "greedy", value: at === null ? 0 : 1, bound: 0, note }];
