@@ -121,6 +121,7 @@ export async function loadModel(source: ModelSource, o: LoadOptions): Promise<Mo
     return [tensor.ours, { handle, byteOffset, dtype, shape: tensor.shape }];
   }));
   noteConversions(places, o.note);
+  if (params) noteDropout(source, o.note);
   await upload(source, copied, params, plan, o);
   const weights = new Map([...mapped, ...copied]);
   const decoder = new Decoder({
@@ -176,6 +177,19 @@ function noteConversions(places: readonly Placement[], note?: (s: string) => voi
   }
   for (const [type, n] of converted) {
     note?.(`${n} tensors of type ${type} are held as f32: the backend does not read ${type}`);
+  }
+}
+
+/** Says which dropout transformers would apply in training by the model's config: attention's, and phi 3's on residuals. */
+function noteDropout({ hf }: ModelSource, note?: (s: string) => void): void {
+  for (const key of ["attention_dropout", ...(hf.model_type === "phi3" ? ["resid_pdrop"] : [])]) {
+    if (!hf[key]) continue;
+    note?.(
+      `The model's config asks for ${key} ${
+        hf[key]
+      } in training: it is not applied, adapters alone have dropout here ` +
+        `(lora_dropout); set it to 0 in config.json where that is meant`,
+    );
   }
 }
 

@@ -41,7 +41,7 @@ export function ids(hf: HfConfig, key: string): number[] {
   throw new ConfigError(`Cannot read the model's config: ${key} is ${JSON.stringify(v)} and must be token ids`);
 }
 
-/** transformers' names of activations that this build has; `gelu_new` and `gelu_fast` are the tanh form (activations.py). */
+/** transformers' names of activations that this build has; five of them are the tanh form (activations.py). */
 const ACTIVATIONS: Readonly<Record<string, Act>> = {
   silu: "silu",
   swish: "silu",
@@ -49,6 +49,8 @@ const ACTIVATIONS: Readonly<Record<string, Act>> = {
   gelu_python: "gelu",
   gelu_new: "gelu_tanh",
   gelu_fast: "gelu_tanh",
+  gelu_accurate: "gelu_tanh",
+  gelu_python_tanh: "gelu_tanh",
   gelu_pytorch_tanh: "gelu_tanh",
 };
 

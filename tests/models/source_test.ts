@@ -11,11 +11,12 @@ import { type GgufMeta, writeGguf } from "../../src/formats/gguf_write.ts";
 import { quantize } from "../../src/formats/quantize.ts";
 import { floatTensor, type TensorToWrite, writeSafetensorsFolder } from "../../src/formats/safetensors_write.ts";
 import { readFloats } from "../../src/formats/stored.ts";
-import { loadModel, type Model, openModel } from "../../src/models/mod.ts";
+import { loadModel, type LoraOptions, type Model, openModel } from "../../src/models/mod.ts";
+import type { HfConfig } from "../../src/models/config.ts";
 import type { ModelSource } from "../../src/models/source.ts";
 import { ReferenceBackend } from "../reference/mod.ts";
 import { familyOf } from "../../src/models/registry.ts";
-import { TINY, tinySource } from "./tiny.ts";
+import { TINY, tinyLora, tinySource } from "./tiny.ts";
 
 let dir = "";
 beforeAll(() => void (dir = mkdtempSync(join(tmpdir(), "unsloth-models-"))));
@@ -285,6 +286,22 @@ test("a GGUF that rotates a part of each head is refused where the family rotate
     ...{ has: () => false, floats: () => null, shape: () => [37, 12] },
   };
   expect(() => familyOf(TINY.llama).fromGguf(file)).toThrow("4 of a head's 6 features are rotated");
+});
+
+test("dropout that the model's config asks for in training is named, since it is not applied", async () => {
+  const notes: string[] = [], note = (n: string) => notes.push(n);
+  const load = async (hf: HfConfig, o: { lora?: LoraOptions; full?: boolean }) => {
+    (await loadModel(tinySource(hf), { backend: new ReferenceBackend(), maxLength: 16, note, ...o })).close();
+  };
+  const phi3 = { ...TINY.phi3, attention_dropout: 0.1, resid_pdrop: 0.2, embd_pdrop: 0.3 }; // transformers reads no embd_pdrop
+  await load(phi3, {});
+  await load({ ...TINY.llama, attention_dropout: 0, resid_pdrop: 0.2 }, { full: true });
+  expect(notes).toEqual([]);
+  await load(phi3, { lora: tinyLora() });
+  expect(notes.map((n) => n.slice(0, n.indexOf(":")))).toEqual([
+    "The model's config asks for attention_dropout 0.1 in training",
+    "The model's config asks for resid_pdrop 0.2 in training",
+  ]);
 });
 
 test("a path without a model says what is missing", () => {
