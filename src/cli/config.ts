@@ -110,7 +110,7 @@ const TRAINING = {
       "inverse_sqrt", "warmup_stable_decay"] },
   optim: { kind: "text", default: "adamw_8bit", unsloth: true,
     help: "adamw_8bit, adamw_torch, sgd, lion_32bit or adafactor." },
-  weight_decay: { kind: "number", default: 0.01, range: [0, 10], unsloth: true, help: "Decoupled weight decay." },
+  weight_decay: { kind: "number", default: 0.01, range: [0, 10], unsloth: true, help: "Decoupled weight decay; norms and biases are spared." },
   adam_beta1: { kind: "number", default: 0.9, range: [0, 0.9999999], help: "Decay of AdamW's first moment." },
   adam_beta2: { kind: "number", default: 0.999, range: [0, 0.9999999], help: "Decay of AdamW's second moment." },
   adam_epsilon: { kind: "number", default: 1e-8, range: [1e-30, 1], help: "AdamW's epsilon." },

@@ -161,6 +161,7 @@ function optimOptions(c: Config, totalSteps: number): OptimOptions {
     betas: [c.adam_beta1, c.adam_beta2],
     eps: c.adam_epsilon,
     weightDecay: c.weight_decay,
+    decayVectors: false, // as transformers' Trainer (get_decay_parameter_names)
     maxGradNorm: c.max_grad_norm,
     schedule: c.lr_scheduler_type,
     warmupSteps: c.warmup_steps,

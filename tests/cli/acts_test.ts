@@ -183,6 +183,26 @@ test("--full_finetuning trains every weight and saves the model itself", async (
   expect((await cli(["chat", dir, "--prompt", "Hi", "--max_tokens", "2"])).status).toBe(0);
 });
 
+test("--weight_decay spares norms and biases, as transformers' Trainer does", async () => {
+  const dir = at("decayed");
+  const run = await cli([
+    ...["train", "--model_name", tiny.model, "--dataset", at("data.jsonl"), "--output_dir", dir, "--max_steps", "1"],
+    ...["--full_finetuning", "--samples", "0", "--report_to", "none", "--lr_scheduler_type", "constant"],
+    // Gradients are clipped away, so that the step is the decay alone: 1 - 0.5 · 0.5.
+    ...["--optim", "sgd", "--max_grad_norm", "1e-9", "--learning_rate", "0.5", "--weight_decay", "0.5"],
+    ...["--warmup_steps", "0"],
+  ]);
+  expect(run.status, run.notes.join("\n")).toBe(0);
+  const [before, after] = [tiny.model, dir].map((d) => openSafetensorsFolder(d));
+  for (const [name, t] of before.tensors) {
+    const share = t.shape.length > 1 ? 0.75 : 1, [a, b] = [t, after.tensors.get(name)!].map((x) => readFloats(x));
+    const norm = (x: Float32Array) => Math.hypot(...x);
+    expect(norm(b) / norm(a), name).toBeCloseTo(share, 2);
+  }
+  before.close();
+  after.close();
+});
+
 test("--logging_steps sets how many lines there are", async () => {
   const lines = async (n: string) =>
     (await train("--logging_steps", n)).run.out.filter((l) => l.startsWith("Iter ")).length;
