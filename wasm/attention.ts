@@ -70,8 +70,9 @@ function makespan(pairs: readonly number[], copies: number, threads: number): nu
 }
 
 /**
- * dq, dk, dv of packed sequences. `t`: dq, dk, dv, dOut, q, k, v, out, lse. Whole sequences take five products a pair of
- * blocks, seven when they are split to keep more threads busy; the bits are the same.
+ * dq, dk, dv of packed sequences. `t`: dq, dk, dv, dOut, q, k, v, out, lse. A whole sequence and kv head take five products a
+ * pair of blocks, seven when they are split to keep more threads busy; the bits are the same. As many kv heads are taken whole
+ * as makes the sum of both the shortest.
  */
 export function runAttentionBwd(pool: Pool, at: Address, t: readonly Tensor[], s: Seqs, o: AttnOpts): void {
   const op = "attentionBwd", [N, H, d] = t[4].shape, K = t[5].shape[1];
@@ -79,12 +80,17 @@ export function runAttentionBwd(pool: Pool, at: Address, t: readonly Tensor[], s
   const count = blocksOf(pool, op, at, s, N), after = pool.panels + 16 * count;
   const { order, pairs } = sequencesOf(pool.ints(pool.panels, 4 * count)), all = pairs.reduce((a, b) => a + b, 0);
   const args = [...t.map(at), pool.panels, count, N, H, K, d, o.window], floats = [o.scale, o.softcap];
-  if (5 * makespan(pairs, K, pool.threads) <= 7 * all * K / pool.threads) {
+  const cost = (whole: number): number =>
+    5 * makespan(pairs, whole, pool.threads) + 7 * all * (K - whole) / pool.threads;
+  let whole = K;
+  for (let k = K - 1; k >= 0; k--) if (cost(k) < cost(whole)) whole = k;
+  if (whole > 0) {
     pool.ints(after, order.length).set(order);
-    return pool.run(op, "attentionBwdWhole", order.length * K, [...args, after], floats);
+    pool.run(op, "attentionBwdWhole", order.length * whole, [...args, after, whole], floats);
   }
-  pool.run(op, "attentionBwdQ", count * H, args, floats);
-  pool.run(op, "attentionBwdKV", count * K, args, floats);
+  if (whole === K) return;
+  pool.run(op, "attentionBwdQ", count * (K - whole) * (H / K), [...args, whole], floats);
+  pool.run(op, "attentionBwdKV", count * (K - whole), [...args, whole], floats);
 }
 
 /** out over a cache. `t`: out, q, kc, vc, seq, pos. */

@@ -25,7 +25,7 @@ const CHUNK_ROWS = 2000;
 /** Columns from which the packing of A, a pass over it, is won back by the faster tile (bench/gemm.ts). */
 const WIDE = 128;
 /** A unit's rows are a multiple of every tile's: 2, 4 and 5; or of 6 over structs. */
-const TILE_ROWS = 20, HELD_ROWS = 24;
+const TILE_ROWS = 20, HELD_ROWS = 6;
 /** panel_kernel.ts: k of a struct, structs of op(b), tiles of c. */
 const CHUNK = 32, BLOCKS = 640, TILES = 64;
 /** From which sizes that tile is the faster one: spreading A is won back by columns, copying B by rows. */
@@ -129,7 +129,7 @@ function cut(
   const rows = packs ? Math.min(M, CHUNK_ROWS) : M;
   const passes = Math.floor(PANELS_BYTES / 4 / (ceil(rows, PR) * (PR * kc + 16)));
   const depth = packs ? Math.max(1, passes) * kc : K;
-  const { wide, across, tall } = units(pool.threads, rows, N, b.transposed ? 1 : block, TILE_ROWS, NB);
+  const { wide, across, tall } = units(pool.threads, rows, N, b.transposed ? 1 : block);
   const floats = ceil(wide, 16) * (16 * kc + 32), row = bytesOf(b.t.dtype, cols(b.t));
   for (let m0 = 0; m0 < M; m0 += rows) {
     const m1 = Math.min(M, m0 + rows), down = ceil(m1 - m0, tall);
@@ -159,12 +159,42 @@ function cutHeld(
   beta: number,
   kc: number,
 ): void {
-  const { block, code } = DTYPES[b.t.dtype], row = bytesOf(b.t.dtype, cols(b.t)), least = b.transposed ? 1 : block;
-  const most = 8 * Math.min(TILES, Math.floor(BLOCKS / ceil(kc, CHUNK)));
-  const { wide, across, tall } = units(pool.threads, M, N, least, HELD_ROWS, most);
+  const { block, code } = DTYPES[b.t.dtype], row = bytesOf(b.t.dtype, cols(b.t));
+  const { wide, across, tall } = heldUnits(
+    pool.threads,
+    M,
+    N,
+    ceil(kc, CHUNK),
+    b.transposed ? 16 : Math.max(16, block),
+  );
   const args = [c.at, c.ldc, c.ldcT, a.at, lda, 0, b.at, code, row, b.transposed ? 1 : 0, bias, M, N, K, kc];
   args.push(wide, tall, across, beta, 0, 0, M, 0, K, 0, a.transposed ? 1 : 0);
   pool.run("matmul", "matmulHeld", across * ceil(M, tall), args, [alpha]);
+}
+
+/** Cycles on a Xeon: a sweep of a tile over a chunk, spreading six rows of one, filling a struct of decoded weights. */
+const SWEEP = 213, SPREAD = 320, FILL = 512;
+
+/** Columns and rows of a unit over structs: of all cuts the one whose busiest thread is through first. */
+function heldUnits(
+  threads: number,
+  M: number,
+  N: number,
+  chunks: number,
+  step: number,
+): { wide: number; across: number; tall: number } {
+  const most = 8 * Math.min(TILES, Math.floor(BLOCKS / chunks)), widest = most - most % step;
+  let best = { wide: 0, across: 0, tall: 0 }, least = Infinity;
+  for (let across = ceil(N, widest); across <= Math.max(ceil(N, widest), 2 * threads); across++) {
+    const wide = Math.min(widest, roundUp(ceil(N, across), step)), panels = ceil(wide, 8);
+    for (let down = 1; down <= 2 * threads; down++) {
+      const tall = roundUp(ceil(M, down), HELD_ROWS), units = ceil(N, wide) * ceil(M, tall);
+      const one = ceil(tall, HELD_ROWS) * (SPREAD + SWEEP * panels) + FILL * panels;
+      const cost = ceil(units, threads) * one;
+      if (cost < least) [best, least] = [{ wide, across: ceil(N, wide), tall }, cost];
+    }
+  }
+  return best;
 }
 
 /** Columns and rows of a unit, and units across: enough of them that threads which start late find work. */
@@ -173,12 +203,10 @@ function units(
   rows: number,
   N: number,
   block: number,
-  tile: number,
-  most: number,
 ): { wide: number; across: number; tall: number } {
-  const step = Math.max(16, block), count = ceil(N, Math.min(most, Math.max(32, ceil(N, 2 * threads))));
-  const wide = Math.min(roundUp(ceil(N, count), step), most - most % step), across = ceil(N, wide);
+  const count = ceil(N, Math.min(NB, Math.max(32, ceil(N, 2 * threads))));
+  const wide = roundUp(ceil(N, count), Math.max(16, block)), across = ceil(N, wide);
   const enough = threads === 1 ? 1 : 2 * threads;
-  const tall = across >= enough ? rows : Math.min(rows, roundUp(ceil(rows, ceil(enough, across)), tile));
+  const tall = across >= enough ? rows : Math.min(rows, roundUp(ceil(rows, ceil(enough, across)), TILE_ROWS));
   return { wide, across, tall };
 }

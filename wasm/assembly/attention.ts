@@ -93,7 +93,7 @@ function softmax(s: usize, rows: i32, nk: i32, shift: i32, window: i32, cap: f32
     const before = load<f32>(stat), top = max(before, rowMax(s + words(lo), hi - lo));
     const sum = rowExp(s + words(lo), hi - lo, top);
     if (lo > 0) memory.fill(s, 0, words(lo));
-    memory.fill(s + words(hi), 0, words(KB - hi));
+    if (hi < KB) memory.fill(s + words(hi), 0, words(KB - hi));
     const f = exp1(before - top);
     store<f32>(stat, top);
     store<f32>(stat, load<f32>(stat, 4) * f + sum, 4);

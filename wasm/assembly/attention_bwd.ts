@@ -67,8 +67,10 @@ export function clear(s: usize, g: usize, lo: i32, hi: i32): void {
     memory.fill(s, 0, words(lo));
     memory.fill(g, 0, words(lo));
   }
-  memory.fill(s + words(hi), 0, words(KB - hi));
-  memory.fill(g + words(hi), 0, words(KB - hi));
+  if (hi < KB) {
+    memory.fill(s + words(hi), 0, words(KB - hi));
+    memory.fill(g + words(hi), 0, words(KB - hi));
+  }
 }
 
 /** p and ds of every key (row) and query (column); a key is seen by the queries from itself to window - 1 later. */

@@ -7,12 +7,12 @@ import { float, int, ptr, words } from "./job";
 import { NR } from "./micro";
 import { packPlain, packTransposed } from "./pack";
 
-// Arguments of both: dq, dk, dv, dOut, q, k, v, out, lse, blocks, count, N, H, K, d, window; scale, softcap.
+// Arguments of both: dq, dk, dv, dOut, q, k, v, out, lse, blocks, count, N, H, K, d, window, first kv head; scale, softcap.
 
 /** dq of a block of queries and one query head. */
 export function attentionBwdQ(u: i32, scratch: usize): void {
   const H = int(12), K = int(13), d = int(14), window = int(15), count = int(10), dp = padded(d);
-  const block = ptr(9) + (<usize>(count - 1 - u % count) << 4), h = u / count, kv = h / (H / K);
+  const block = ptr(9) + (<usize>(count - 1 - u % count) << 4), h = int(16) * (H / K) + u / count, kv = h / (H / K);
   const n0 = load<i32>(block), rows = load<i32>(block, 4), base = load<i32>(block, 8), p0 = load<i32>(block, 12);
   const at = words((n0 * H + h) * d), lda = words(H * d), step = words(K * d);
   if (base < 0) {
@@ -48,7 +48,7 @@ export function attentionBwdQ(u: i32, scratch: usize): void {
 /** dk and dv of a block of keys and one kv head: rows of the tiles are keys, columns queries. */
 export function attentionBwdKV(u: i32, scratch: usize): void {
   const H = int(12), K = int(13), d = int(14), count = int(10), dp = padded(d), G = H / K;
-  const index = u % count, block = ptr(9) + (<usize>index << 4), kv = u / count;
+  const index = u % count, block = ptr(9) + (<usize>index << 4), kv = int(16) + u / count;
   const n0 = load<i32>(block), rows = load<i32>(block, 4), base = load<i32>(block, 8);
   const at = words((n0 * K + kv) * d), step = words(K * d);
   const dk = scratch, dv = dk + words(QB * dp), rest = dv + words(QB * dp);

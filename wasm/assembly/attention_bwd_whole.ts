@@ -6,12 +6,12 @@ import { float, int, ptr, words } from "./job";
 import { MR, NR, tileRows } from "./micro";
 import { packPlain, packTransposed, panelBytes, transpose4 } from "./pack";
 
-// Arguments: dq, dk, dv, dOut, q, k, v, out, lse, blocks, count, N, H, K, d, window, order; scale, softcap. `order` holds
-// the first block of each sequence, the longest sequence first.
+// Arguments: dq, dk, dv, dOut, q, k, v, out, lse, blocks, count, N, H, K, d, window, order, kv heads taken; scale, softcap.
+// `order` holds the first block of each sequence, the longest sequence first.
 
 export function attentionBwdWhole(u: i32, scratch: usize): void {
-  const H = int(12), K = int(13), d = int(14), count = int(10), G = H / K, kv = u % K;
-  const first = load<i32>(ptr(16) + words(u / K)), base = load<i32>(ptr(9) + (<usize>first << 4), 8);
+  const G = int(12) / int(13), taken = int(17), count = int(10), kv = u % taken;
+  const first = load<i32>(ptr(16) + words(u / taken)), base = load<i32>(ptr(9) + (<usize>first << 4), 8);
   let end = first;
   while (end < count && load<i32>(ptr(9) + (<usize>end << 4), 8) === base) end++;
   const last = ptr(9) + (<usize>(end - 1) << 4), n0 = load<i32>(ptr(9) + (<usize>first << 4));

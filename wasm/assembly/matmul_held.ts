@@ -47,7 +47,7 @@ function holdPlain(k0: i32, kc: i32, n0: i32, n1: i32, panels: i32, strip: usize
       const got = r < have ? nc : 0;
       if (got && type === 0) memory.copy(to, s, words(nc));
       else if (got) decode(type, s, to, nc);
-      memory.fill(to + words(got), 0, ld - words(got));
+      if (ld > words(got)) memory.fill(to + words(got), 0, ld - words(got));
     }
     fillPlain(strip, ld, panels, at);
   }
@@ -67,7 +67,7 @@ function holdTransposed(k0: i32, kc: i32, n0: i32, n1: i32, panels: i32, strip: 
       const got = r < rows ? kc : 0;
       if (got && type === 0) memory.copy(to, s, words(kc));
       else if (got) decode(type, s, to, kc);
-      memory.fill(to + words(got), 0, ld - words(got));
+      if (ld > words(got)) memory.fill(to + words(got), 0, ld - words(got));
     }
     fillTransposed(strip, ld, chunks, p, panels);
   }
@@ -86,7 +86,9 @@ function sweepRows(m: i32, rows: i32, k0: i32, kc: i32, panels: i32, gathered: u
       }
     }
     // What follows meets zeros of op(b), and must be finite for that.
-    for (let r = 0; r < rows; r++) memory.fill(gathered + words(r * CHUNK + have), 0, words(CHUNK - have));
+    if (have < CHUNK) {
+      for (let r = 0; r < rows; r++) memory.fill(gathered + words(r * CHUNK + have), 0, words(CHUNK - have));
+    }
     multiplyPanels(gathered, words(CHUNK), rows - 1, c, 1, panels, have <= CHUNK / 2);
   }
 }
