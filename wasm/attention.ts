@@ -27,6 +27,9 @@ function shareOf(d: number, group: number): number {
   return share;
 }
 
+/** Whether blocks are held in structs: heads of whole half chunks, so that rows are read no further than the memory's margin. */
+const holds = (pool: Pool, d: number): number => pool.held && d % 16 === 0 ? 1 : 0;
+
 /** Room for `blocks` descriptions of 16 bytes. */
 function room(blocks: number): void {
   if (16 * blocks > PANELS_BYTES) {
@@ -45,7 +48,7 @@ function blocksOf(pool: Pool, op: string, at: Address, s: Seqs, N: number): numb
 export function runAttention(pool: Pool, at: Address, t: readonly Tensor[], s: Seqs, o: AttnOpts): void {
   const [N, H, d] = t[2].shape, K = t[3].shape[1], share = shareOf(d, H / K);
   const count = blocksOf(pool, "attention", at, s, N), units = count * K * Math.ceil(H / K / share);
-  const args = [...t.map(at), pool.panels, count, N, H, K, d, o.window, share, K * d];
+  const args = [...t.map(at), pool.panels, count, N, H, K, d, o.window, share, K * d, holds(pool, d)];
   pool.run("attention", "attention", units, args, [o.scale, o.softcap]);
 }
 
@@ -86,11 +89,11 @@ export function runAttentionBwd(pool: Pool, at: Address, t: readonly Tensor[], s
   for (let k = K - 1; k >= 0; k--) if (cost(k) < cost(whole)) whole = k;
   if (whole > 0) {
     pool.ints(after, order.length).set(order);
-    pool.run(op, "attentionBwdWhole", order.length * whole, [...args, after, whole], floats);
+    pool.run(op, "attentionBwdWhole", order.length * whole, [...args, after, whole, holds(pool, d)], floats);
   }
   if (whole === K) return;
-  pool.run(op, "attentionBwdQ", count * (K - whole) * (H / K), [...args, whole], floats);
-  pool.run(op, "attentionBwdKV", count * (K - whole), [...args, whole], floats);
+  pool.run(op, "attentionBwdQ", count * (K - whole) * (H / K), [...args, whole, holds(pool, d)], floats);
+  pool.run(op, "attentionBwdKV", count * (K - whole), [...args, whole, holds(pool, d)], floats);
 }
 
 /** out over a cache. `t`: out, q, kc, vc, seq, pos. */
@@ -103,6 +106,6 @@ export function runAttentionCached(pool: Pool, at: Address, t: readonly Tensor[]
     const args = [out, q, kc, vc, seq, pos, N, S, L, H, K, d, o.window];
     return pool.run(op, "attentionFew", N * H, args, floats);
   }
-  const args = [out, 0, q, kc, vc, pool.panels, count, N, H, K, d, o.window, share, K * d];
+  const args = [out, 0, q, kc, vc, pool.panels, count, N, H, K, d, o.window, share, K * d, holds(pool, d)];
   pool.run(op, "attention", count * K * Math.ceil(H / K / share), args, floats);
 }

@@ -4,7 +4,7 @@
  * in registers; columns of B come from a packed panel, rows of A from where they lie (four k at a time) or from a panel.
  * @module
  */
-import { CHUNK } from "./panel_kernel.ts";
+import { CHUNK, ROWS } from "./panel_kernel.ts";
 
 /** One of the two kernels. */
 export interface Variant {
@@ -115,18 +115,17 @@ function inline(signature: string, body: string): string {
 
 /** What panel_kernel.ts's module does for the fused variant; the other one has none. */
 function held(v: Variant): string[] {
+  const a = "a: usize, lda: usize, last: i32", b = "at: i32, step: i32, chunks: i32, first: i32, end: i32";
   const functions = [
     ["fillPlain", "fillPlain(from: usize, ld: usize, panels: i32, at: i32): void"],
     ["fillTransposed", "fillTransposed(from: usize, ld: usize, chunks: i32, at: i32, step: i32): void"],
-    [
-      "multiply",
-      "multiplyPanels(a: usize, lda: usize, last: i32, first: i32, chunks: i32, panels: i32, short: bool): void",
-    ],
-    ["take", "takeTiles(panel: i32, panels: i32, c: usize, ldc: usize, alpha: f32, add: bool): void"],
+    ["multiply", `multiplyPanels(${a}, ${b}, zero: bool, short: bool): void`],
+    ["take", "takeTiles(first: i32, end: i32, c: usize, ldc: usize, last: i32, alpha: f32, add: bool): void"],
   ];
   return [
-    "/** k of a struct of a panel. */",
+    "/** k of a struct of a panel, rows of its tile. */",
     `export const CHUNK: i32 = ${CHUNK};`,
+    `export const ROWS: i32 = ${ROWS};`,
     ...functions.flatMap(([name, signature]) =>
       v.fused
         ? ["// @ts-ignore: decorator", `@external("panels", "${name}")`, `export declare function ${signature};`]

@@ -144,12 +144,12 @@ const product = (k: number): string =>
     }`);
 
 /**
- * All tiles += the six rows · one chunk of op(b), whose structs lie from $at on; the first chunk starts from zero, and of a short one
- * only the first half is not zero.
+ * Tiles $p to $end += the six rows · one chunk of op(b), whose structs lie from $at on; the first chunk starts from zero, and of a
+ * short one only the first half is not zero.
  */
 const SWEEP = `
-  (func $sweep (param $first i32) (param $at i32) (param $panels i32) (param $short i32)
-    (local $p i32) (local $s v128) ${range(VECTORS).map((j) => `(local $b${j} v128)`).join(" ")}
+  (func $sweep (param $first i32) (param $at i32) (param $p i32) (param $end i32) (param $short i32)
+    (local $s v128) ${range(VECTORS).map((j) => `(local $b${j} v128)`).join(" ")}
     ${TILE.map(({ at }) => `(local $c${at} v128)`).join(" ")}
     (local $a (ref $A)) (local $b (ref $B)) (local $c (ref $C)) (local $bs (ref $Bs)) (local $cs (ref $Cs))
     (local.set $a (global.get $a))
@@ -166,42 +166,53 @@ const SWEEP = `
         (br_if $done (local.get $short))
         ${each(range(CHUNK / 2), (k) => product(CHUNK / 2 + k))})
       ${each(TILE, ({ at }) => `(struct.set $C ${at} (local.get $c) (local.get $c${at}))`)}
-      (br_if $panel (i32.lt_u (local.tee $p (i32.add (local.get $p) (i32.const 1))) (local.get $panels)))))`;
+      (br_if $panel (i32.lt_u (local.tee $p (i32.add (local.get $p) (i32.const 1))) (local.get $end)))))`;
 
-/** multiply(a, bytes between rows, last row, first chunk, chunks, panels, short): six rows of A against chunks of op(b). */
+/**
+ * multiply(a, bytes between rows, last row, first struct, structs between chunks, chunks, first panel, end, from zero, whether
+ * the last chunk is short): tiles = or += six rows of A · chunks of op(b).
+ */
 const MULTIPLY = `
-  (func (export "multiply") (param $a i32) (param $ld i32) (param $last i32) (param $c i32) (param $chunks i32)
-    (param $panels i32) (param $short i32) (local $end i32)
-    (local.set $end (i32.add (local.get $c) (local.get $chunks)))
+  (func (export "multiply") (param $a i32) (param $ld i32) (param $last i32) (param $at i32) (param $step i32)
+    (param $chunks i32) (param $p i32) (param $end i32) (param $first i32) (param $short i32)
     (loop $chunk
       (call $load (local.get $a) (local.get $ld) (local.get $last))
-      (call $sweep (i32.eqz (local.get $c)) (i32.mul (local.get $c) (local.get $panels)) (local.get $panels)
-        (local.get $short))
+      (local.set $chunks (i32.sub (local.get $chunks) (i32.const 1)))
+      (call $sweep (local.get $first) (local.get $at) (local.get $p) (local.get $end)
+        (i32.and (local.get $short) (i32.eqz (local.get $chunks))))
+      (local.set $first (i32.const 0))
       (local.set $a (i32.add (local.get $a) (i32.const ${4 * CHUNK})))
-      (br_if $chunk (i32.lt_u (local.tee $c (i32.add (local.get $c) (i32.const 1))) (local.get $end)))))`;
+      (local.set $at (i32.add (local.get $at) (local.get $step)))
+      (br_if $chunk (local.get $chunks))))`;
 
-/** take(panel, panels, c, bytes between rows, alpha, add): c = alpha · tile (+ c), for tiles side by side. */
+/** Row i of a tile to c; out of $rows after the last one. */
+function takeRow(i: number, add: boolean): string {
+  const stores = TILE.filter((x) => x.i === i).map(({ j, at }) => {
+    const tile = `(struct.get $C ${at} (local.get $t))`, o = `offset=${16 * j}`;
+    const sum = add
+      ? `(f32x4.relaxed_madd (local.get $f) ${tile} (v128.load ${o} (local.get $c)))`
+      : `(f32x4.mul (local.get $f) ${tile})`;
+    return `(v128.store ${o} (local.get $c) ${sum})`;
+  });
+  if (i === ROWS - 1) return stores.join("\n");
+  const out = `(br_if $rows (i32.eq (local.get $last) (i32.const ${i})))`;
+  return [...stores, out, "(local.set $c (i32.add (local.get $c) (local.get $ld)))"].join("\n");
+}
+
+/** take(first panel, end, c, bytes between rows, last row, alpha, add): c = alpha · tile (+ c), for tiles side by side. */
 const TAKE = `
-  (func (export "take") (param $p i32) (param $panels i32) (param $to i32) (param $ld i32) (param $alpha f32) (param $add i32)
-    (local $c i32) (local $f v128) (local $t (ref $C))
+  (func (export "take") (param $p i32) (param $end i32) (param $to i32) (param $ld i32) (param $last i32) (param $alpha f32)
+    (param $add i32) (local $c i32) (local $f v128) (local $t (ref $C))
     (local.set $f (f32x4.splat (local.get $alpha)))
     (loop $panel
       (local.set $c (local.get $to))
       (local.set $t (array.get $Cs (global.get $cs) (local.get $p)))
-      (if (local.get $add)
-        (then ${
-  each(TILE, (x) => take(x, `(f32x4.relaxed_madd (local.get $f) $tile (v128.load offset=$o (local.get $c)))`))
-})
-        (else ${each(TILE, (x) => take(x, `(f32x4.mul (local.get $f) $tile)`))}))
+      (block $rows
+        (if (local.get $add)
+          (then ${each(range(ROWS), (i) => takeRow(i, true))})
+          (else ${each(range(ROWS), (i) => takeRow(i, false))})))
       (local.set $to (i32.add (local.get $to) (i32.const ${16 * VECTORS})))
-      (local.set $p (i32.add (local.get $p) (i32.const 1)))
-      (br_if $panel (local.tee $panels (i32.sub (local.get $panels) (i32.const 1))))))`;
-
-function take({ i, j, at }: (typeof TILE)[number], value: string): string {
-  const o = `${16 * j}`, v = value.replace("$tile", `(struct.get $C ${at} (local.get $t))`).replace("$o", o);
-  const next = j === VECTORS - 1 && i < ROWS - 1 ? "(local.set $c (i32.add (local.get $c) (local.get $ld)))" : "";
-  return `(v128.store offset=${o} (local.get $c) ${v}) ${next}`;
-}
+      (br_if $panel (i32.lt_u (local.tee $p (i32.add (local.get $p) (i32.const 1))) (local.get $end)))))`;
 
 /** The module, in WebAssembly's text format. */
 export const panelKernel: string = `(module

@@ -115,6 +115,30 @@ const CASES: Record<string, (m: Maker, be: Backend) => void> = {
       );
     }
   },
+  "attention whose heads fill structs": (m, be) => {
+    for (const [d, window, softcap] of [[64, 0, 0], [80, 70, 0], [16, 0, 3], [128, 33, 0]]) {
+      const o = { scale: 0.2, window, softcap }, s = { cu: m.ints(0, 3, 137, 137, 201), maxLen: 134 };
+      const q = m.f(203, 6, d), k = m.f(203, 3, d), v = m.f(203, 3, d), out = m.out(203, 6, d), lse = m.out(6, 203);
+      be.attention(out, lse, q, k, v, s, o);
+      be.attentionBwd(m.out(203, 6, d), m.out(203, 3, d), m.out(203, 3, d), m.f(203, 6, d), q, k, v, out, lse, s, o);
+    }
+    const one = { scale: 0.2, window: 0, softcap: 0 }, s = { cu: m.ints(0, 190), maxLen: 190 };
+    const q = m.f(190, 3, 64), k = m.f(190, 1, 64), v = m.f(190, 1, 64), out = m.out(190, 3, 64), lse = m.out(3, 190);
+    be.attention(out, lse, q, k, v, s, one);
+    be.attentionBwd(
+      m.out(190, 3, 64),
+      m.out(190, 1, 64),
+      m.out(190, 1, 64),
+      m.f(190, 3, 64),
+      q,
+      k,
+      v,
+      out,
+      lse,
+      s,
+      one,
+    );
+  },
   "attention with window and soft cap": (m, be) => {
     const o = { scale: 0.5, window: 13, softcap: 2 }, s = { cu: m.ints(0, 50, 83), maxLen: 64 };
     const q = m.f(83, 4, 17), k = m.f(83, 4, 17), v = m.f(83, 4, 17), out = m.out(83, 4, 17), lse = m.out(4, 83);

@@ -2,9 +2,10 @@
 // over a cache. A block is up to QB consecutive positions of one sequence (attention_blocks.ts); unit u is a block of one
 // kv head and up to SHARE of its query heads, which meet each packed tile of keys and values together.
 // Bound by arithmetic: 4·d·keys a query and head, 2 products and one exponential a score.
+import { chunksOf, heldTile, holdPlain, holdTransposed, panelsOf } from "./held";
 import { float, int, ptr, words } from "./job";
 import { exp1, expDown, max4, sum4, tanh1, tanhv } from "./math";
-import { MR, NR, tileRows } from "./micro";
+import { MR, NR, ROWS, tileRows } from "./micro";
 import { packPlain, packTransposed, panelBytes } from "./pack";
 
 /** Queries of a block and keys of a tile; ../attention.ts has the same numbers. */
@@ -29,7 +30,8 @@ export function padded(d: i32): i32 {
   return (d + 15) & ~15;
 }
 
-// Arguments: out, lse or 0, q, k, v, blocks, count, N, H, K, d, window, SHARE, floats a key row (K·d); scale, softcap.
+// Arguments: out, lse or 0, q, k, v, blocks, count, N, H, K, d, window, SHARE, floats a key row (K·d), whether keys and values
+// are held in structs; scale, softcap.
 
 export function attention(u: i32, scratch: usize): void {
   const N = int(7), H = int(8), K = int(9), d = int(10), share = int(12), G = H / K;
@@ -46,16 +48,23 @@ export function attention(u: i32, scratch: usize): void {
     store<f32>(stat + words(2 * r), -1e30);
     store<f32>(stat + words(2 * r), 0, 4);
   }
-  const end = p0 + rows, window = int(11), lda = words(H * d);
+  const end = p0 + rows, window = int(11), lda = words(H * d), held = int(14) !== 0, behind = chunksOf(d) * panelsOf(KB);
   for (let j = window > 0 ? max(0, p0 - window + 1) : 0; j < end; j += KB) {
     const nk = min(KB, end - j), at = <usize>(base + j) * step + words(kv * d);
-    packTransposed(ptr(3) + at, 0, step, 0, d, 0, nk, keys, 0);
-    packPlain(ptr(4) + at, 0, step, 0, nk, 0, d, values, 0);
+    if (held) {
+      holdTransposed(ptr(3) + at, 0, step, d, nk, 0, keys);
+      holdPlain(ptr(4) + at, 0, step, nk, d, behind, keys);
+    } else {
+      packTransposed(ptr(3) + at, 0, step, 0, d, 0, nk, keys, 0);
+      packPlain(ptr(4) + at, 0, step, 0, nk, 0, d, values, 0);
+    }
     for (let g = 0; g < heads; g++) {
       const q = ptr(2) + words((n0 * H + h0 + g) * d), og = o + words(g * QB * dp);
-      scores(q, lda, rows, keys, d, nk, p0 - j, s);
+      if (held) heldScores(q, lda, rows, d, nk, p0 - j, s);
+      else scores(q, lda, rows, keys, d, nk, p0 - j, s);
       softmax(s, rows, nk, p0 - j, window, float(1), og, dp, stat + words(2 * g * QB));
-      weigh(s, rows, values, nk, p0 - j, d, og, words(dp));
+      if (held) heldWeigh(s, rows, behind, nk, p0 - j, d, og, words(dp));
+      else weigh(s, rows, values, nk, p0 - j, d, og, words(dp));
     }
   }
   for (let g = 0; g < heads; g++) finish(n0, rows, h0 + g, o + words(g * QB * dp), dp, stat + words(2 * g * QB), N, H, d);
@@ -78,6 +87,17 @@ function scores(q: usize, lda: usize, rows: i32, keys: usize, d: i32, nk: i32, s
     for (let m = first; m < rows; m += MR) {
       tileRows(d, q + <usize>m * lda, lda, rows - 1 - m, keys, s + words(m * KB + n), words(KB), float(0), false);
     }
+  }
+}
+
+/** The same over held keys. */
+function heldScores(q: usize, lda: usize, rows: i32, d: i32, nk: i32, shift: i32, s: usize): void {
+  const panels = panelsOf(nk);
+  for (let m = 0; m < rows; m += ROWS) {
+    const seen = m + ROWS + shift;
+    if (seen <= 0) continue;
+    const a = q + <usize>m * lda, c = s + words(m * KB);
+    heldTile(a, lda, rows - m, 0, panels, 0, d, 0, min(panels, panelsOf(seen)), c, words(KB), float(0), false);
   }
 }
 
@@ -148,6 +168,14 @@ function weigh(s: usize, rows: i32, values: usize, nk: i32, shift: i32, d: i32, 
       if (k <= 0) continue;
       tileRows(k, s + words(m * KB), words(KB), rows - 1 - m, values, o + <usize>m * ldo + words(n), ldo, 1, true);
     }
+  }
+}
+
+/** The same over values held from struct `at` on; also ds · keys. What follows a row's own key is zero. */
+export function heldWeigh(s: usize, rows: i32, at: i32, nk: i32, shift: i32, d: i32, o: usize, ldo: usize): void {
+  for (let m = 0; m < rows; m += ROWS) {
+    const k = min(nk, m + ROWS + shift), a = s + words(m * KB);
+    if (k > 0) heldTile(a, words(KB), rows - m, at, panelsOf(d), 0, k, 0, panelsOf(d), o + <usize>m * ldo, ldo, 1, true);
   }
 }
 

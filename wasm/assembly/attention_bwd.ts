@@ -2,9 +2,10 @@
 // 1 - (s/cap)² under a soft cap. Products sum in the same order everywhere, so attention_bwd_whole.ts (five products, one
 // unit a sequence and kv head) and attention_bwd_split.ts (seven, many units) give the same bits.
 import { KB } from "./attention";
+import { chunksOf, heldTile, holdPlain, holdTransposed, panelsOf } from "./held";
 import { float, int, words } from "./job";
 import { exp1, expDown, tanh1, tanhv } from "./math";
-import { madd, MR, NR, tileRows } from "./micro";
+import { CHUNK, madd, MR, NR, ROWS, tileRows } from "./micro";
 import { panelBytes } from "./pack";
 
 /** Writes rows of `sum` (dp floats apart) to `to` (ld bytes apart). */
@@ -97,5 +98,46 @@ export function addTo(sum: usize, w: usize, rows: i32, panels: usize, nq: i32, s
       const from = w + words(m * KB + skip), to = sum + words(m * dp + n);
       tileRows(nq - skip, from, words(KB), rows - 1 - m, panels + words(skip * NR), to, words(dp), 1, true);
     }
+  }
+}
+
+/** Structs of a block of KB rows of d, transposed or not. */
+// @ts-ignore: decorator
+@inline
+export function acrossOf(d: i32): i32 {
+  return chunksOf(d) * panelsOf(KB);
+}
+// @ts-ignore: decorator
+@inline
+export function alongOf(d: i32): i32 {
+  return chunksOf(KB) * panelsOf(d);
+}
+
+/** Holds queries and dOut of a block, transposed and not, one behind the other from struct 0 on. `strip` is scratch. */
+export function holdQueries(q: usize, dOut: usize, lda: usize, nq: i32, d: i32, strip: usize): void {
+  const across = acrossOf(d);
+  holdTransposed(q, 0, lda, d, nq, 0, strip);
+  holdTransposed(dOut, 0, lda, d, nq, across, strip);
+  holdPlain(q, 0, lda, nq, d, 2 * across, strip);
+  holdPlain(dOut, 0, lda, nq, d, 2 * across + alongOf(d), strip);
+}
+
+/** s[keys, queries] = alpha · keys · block, without the panels whose queries all come before a tile's keys. */
+export function heldKeys(keys: usize, step: usize, nk: i32, at: i32, d: i32, nq: i32, shift: i32, s: usize, alpha: f32): void {
+  const panels = panelsOf(nq);
+  for (let m = 0; m < nk; m += ROWS) {
+    const first = max(0, m - shift) / NR, c = s + words(m * KB);
+    if (first < panels) {
+      heldTile(keys + <usize>m * step, step, nk - m, at, panels, 0, d, first, panels, c, words(KB), alpha, false);
+    }
+  }
+}
+
+/** to[rows, d] += w · a held block; `shift` queries come before the first key: those columns of a row tile are zero. */
+export function heldAdd(to: usize, ld: usize, w: usize, rows: i32, at: i32, nq: i32, shift: i32, d: i32): void {
+  const panels = panelsOf(d);
+  for (let m = 0; m < rows; m += ROWS) {
+    const k0 = min(nq - 1, max(0, m - shift)) / CHUNK * CHUNK, a = w + words(m * KB);
+    heldTile(a, words(KB), rows - m, at, panels, k0, nq, 0, panels, to + <usize>m * ld, ld, 1, true);
   }
 }

@@ -2,12 +2,13 @@
 // and dv for a block of keys. Scores are computed in both (7 products instead of 5), so that no two units write the same
 // place and the order of every sum is fixed.
 import { KB, padded, product, QB } from "./attention";
-import { addTo, clear, copyRows, dotRows, grad1, grad4, gradColumns } from "./attention_bwd";
+import { acrossOf, addTo, alongOf, clear, copyRows, dotRows, grad1, grad4, gradColumns, heldAdd, holdQueries } from "./attention_bwd";
+import { heldProduct, holdPlain, holdTransposed } from "./held";
 import { float, int, ptr, words } from "./job";
 import { NR } from "./micro";
 import { packPlain, packTransposed } from "./pack";
 
-// Arguments of both: dq, dk, dv, dOut, q, k, v, out, lse, blocks, count, N, H, K, d, window, first kv head; scale, softcap.
+// Arguments of both: dq, dk, dv, dOut, q, k, v, out, lse, blocks, count, N, H, K, d, window, first kv head, held; scale, softcap.
 
 /** dq of a block of queries and one query head. */
 export function attentionBwdQ(u: i32, scratch: usize): void {
@@ -21,16 +22,25 @@ export function attentionBwdQ(u: i32, scratch: usize): void {
   }
   const keys = scratch, values = keys + words((KB / NR) * (NR * d + 16)), plain = values + words((KB / NR) * (NR * d + 16));
   const s = plain + words((dp / NR) * (NR * KB + 16)), g = s + words(QB * KB), sum = g + words(QB * KB);
+  const held = int(17) !== 0, ha = acrossOf(d);
   const means = sum + words(QB * dp), lses = ptr(8) + words(h * int(11) + n0);
   memory.fill(sum, 0, words(QB * dp));
   dotRows(ptr(3) + at, ptr(7) + at, lda, rows, d, means);
   for (let j = window > 0 ? max(0, p0 - window + 1) / KB * KB : 0; j < p0 + rows; j += KB) {
     const nk = min(KB, p0 + rows - j), from = <usize>(base + j) * step + words(kv * d), shift = p0 - j;
-    packTransposed(ptr(5) + from, 0, step, 0, d, 0, nk, keys, 0);
-    packTransposed(ptr(6) + from, 0, step, 0, d, 0, nk, values, 0);
-    packPlain(ptr(5) + from, 0, step, 0, nk, 0, d, plain, 0);
-    product(ptr(4) + at, lda, rows, keys, d, nk, s, words(KB), float(0), false);
-    product(ptr(3) + at, lda, rows, values, d, nk, g, words(KB), 1, false);
+    if (held) {
+      holdTransposed(ptr(5) + from, 0, step, d, nk, 0, keys);
+      holdTransposed(ptr(6) + from, 0, step, d, nk, ha, keys);
+      holdPlain(ptr(5) + from, 0, step, nk, d, 2 * ha, keys);
+      heldProduct(ptr(4) + at, lda, rows, 0, d, nk, s, words(KB), float(0), false);
+      heldProduct(ptr(3) + at, lda, rows, ha, d, nk, g, words(KB), 1, false);
+    } else {
+      packTransposed(ptr(5) + from, 0, step, 0, d, 0, nk, keys, 0);
+      packTransposed(ptr(6) + from, 0, step, 0, d, 0, nk, values, 0);
+      packPlain(ptr(5) + from, 0, step, 0, nk, 0, d, plain, 0);
+      product(ptr(4) + at, lda, rows, keys, d, nk, s, words(KB), float(0), false);
+      product(ptr(3) + at, lda, rows, values, d, nk, g, words(KB), 1, false);
+    }
     for (let r = 0; r < rows; r++) {
       const hi = min(nk, r + shift + 1), lo = min(hi, window > 0 ? max(0, r + shift + 1 - window) : 0);
       const sr = s + words(r * KB), gr = g + words(r * KB);
@@ -40,7 +50,8 @@ export function attentionBwdQ(u: i32, scratch: usize): void {
       for (; i < hi; i++) grad1(sr + words(i), gr + words(i), lse, mean, float(1));
       clear(sr, gr, lo, hi);
     }
-    product(g, words(KB), rows, plain, nk, d, sum, words(dp), 1, true);
+    if (held) heldProduct(g, words(KB), rows, 2 * ha, nk, d, sum, words(dp), 1, true);
+    else product(g, words(KB), rows, plain, nk, d, sum, words(dp), 1, true);
   }
   copyRows(ptr(0) + at, lda, sum, dp, rows, d);
 }
@@ -71,16 +82,30 @@ function keysMeet(k0: i32, rows: i32, at: usize, step: usize, q0: i32, nq: i32, 
   const across = words((KB / NR) * (NR * d + 16)), along = words((dp / NR) * (NR * KB + 16));
   const qT = rest, oT = qT + across, qs = oT + across, os = qs + along, s = os + along, g = s + words(QB * KB);
   const stat = g + words(QB * KB);
-  packTransposed(ptr(4) + from, 0, lda, 0, d, 0, nq, qT, 0);
-  packTransposed(ptr(3) + from, 0, lda, 0, d, 0, nq, oT, 0);
-  packPlain(ptr(4) + from, 0, lda, 0, nq, 0, d, qs, 0);
-  packPlain(ptr(3) + from, 0, lda, 0, nq, 0, d, os, 0);
+  const held = int(17) !== 0, ha = acrossOf(d);
+  if (held) holdQueries(ptr(4) + from, ptr(3) + from, lda, nq, d, qT);
+  else {
+    packTransposed(ptr(4) + from, 0, lda, 0, d, 0, nq, qT, 0);
+    packTransposed(ptr(3) + from, 0, lda, 0, d, 0, nq, oT, 0);
+    packPlain(ptr(4) + from, 0, lda, 0, nq, 0, d, qs, 0);
+    packPlain(ptr(3) + from, 0, lda, 0, nq, 0, d, os, 0);
+  }
   memory.copy(stat, ptr(8) + words(h * int(11) + q0), words(nq));
   dotRows(ptr(3) + from, ptr(7) + from, lda, nq, d, stat + words(KB));
-  product(ptr(5) + at, step, rows, qT, d, nq, s, words(KB), float(0), false);
-  product(ptr(6) + at, step, rows, oT, d, nq, g, words(KB), 1, false);
+  if (held) {
+    heldProduct(ptr(5) + at, step, rows, 0, d, nq, s, words(KB), float(0), false);
+    heldProduct(ptr(6) + at, step, rows, ha, d, nq, g, words(KB), 1, false);
+  } else {
+    product(ptr(5) + at, step, rows, qT, d, nq, s, words(KB), float(0), false);
+    product(ptr(6) + at, step, rows, oT, d, nq, g, words(KB), 1, false);
+  }
   gradColumns(k0, rows, q0, nq, s, g, stat);
-  addTo(dv, s, rows, os, nq, q0 - k0, d, dp);
-  addTo(dk, g, rows, qs, nq, q0 - k0, d, dp);
+  if (held) {
+    heldAdd(dv, words(dp), s, rows, 2 * ha + alongOf(d), nq, q0 - k0, d);
+    heldAdd(dk, words(dp), g, rows, 2 * ha, nq, q0 - k0, d);
+  } else {
+    addTo(dv, s, rows, os, nq, q0 - k0, d, dp);
+    addTo(dk, g, rows, qs, nq, q0 - k0, d, dp);
+  }
 }
 

@@ -1,12 +1,13 @@
 // Backward of packed attention, five products a pair of blocks. Unit u is one sequence and one kv head: it alone writes dq
 // of the group's heads and dk, dv of the sequence, in a fixed order. Bound by arithmetic: 10·d·keys a query and head.
-import { KB, padded, QB } from "./attention";
-import { addTo, copyRows, dotRows, gradColumns } from "./attention_bwd";
+import { heldWeigh, KB, padded, QB } from "./attention";
+import { acrossOf, addTo, alongOf, copyRows, dotRows, gradColumns, heldAdd, heldKeys, holdQueries } from "./attention_bwd";
+import { holdPlain } from "./held";
 import { float, int, ptr, words } from "./job";
 import { MR, NR, tileRows } from "./micro";
 import { packPlain, packTransposed, panelBytes, transpose4 } from "./pack";
 
-// Arguments: dq, dk, dv, dOut, q, k, v, out, lse, blocks, count, N, H, K, d, window, order, kv heads taken; scale, softcap.
+// Arguments: dq, dk, dv, dOut, q, k, v, out, lse, blocks, count, N, H, K, d, window, order, kv heads taken, held; scale, softcap.
 // `order` holds the first block of each sequence, the longest sequence first.
 
 export function attentionBwdWhole(u: i32, scratch: usize): void {
@@ -42,23 +43,45 @@ function queriesMeet(base: i32, q0: i32, nq: i32, p0: i32, kv: i32, h: i32, scra
   const qT = scratch, oT = qT + across, qs = oT + across, os = qs + along, ks = os + along;
   const s = ks + along, g = s + tile, t = g + tile, sum = t + tile, dq = sum + words(QB * dp), stat = dq + words(QB * dp);
   const from = words((q0 * H + h) * d);
-  packTransposed(ptr(4) + from, 0, lda, 0, d, 0, nq, qT, 0);
-  packTransposed(ptr(3) + from, 0, lda, 0, d, 0, nq, oT, 0);
-  packPlain(ptr(4) + from, 0, lda, 0, nq, 0, d, qs, 0);
-  packPlain(ptr(3) + from, 0, lda, 0, nq, 0, d, os, 0);
+  const held = int(18) !== 0, ha = acrossOf(d), hb = alongOf(d);
+  if (held) holdQueries(ptr(4) + from, ptr(3) + from, lda, nq, d, qT);
+  else {
+    packTransposed(ptr(4) + from, 0, lda, 0, d, 0, nq, qT, 0);
+    packTransposed(ptr(3) + from, 0, lda, 0, d, 0, nq, oT, 0);
+    packPlain(ptr(4) + from, 0, lda, 0, nq, 0, d, qs, 0);
+    packPlain(ptr(3) + from, 0, lda, 0, nq, 0, d, os, 0);
+  }
   memory.copy(stat, ptr(8) + words(h * int(11) + q0), words(nq));
   dotRows(ptr(3) + from, ptr(7) + from, lda, nq, d, stat + words(KB));
   memory.fill(dq, 0, words(QB * dp));
   for (let j = window > 0 ? max(0, p0 - window + 1) / KB * KB : 0; j < p0 + nq; j += KB) {
     const nk = min(KB, p0 + nq - j), at = <usize>(base + j) * step + words(kv * d), shift = p0 - j;
-    scoresOfKeys(ptr(5) + at, step, nk, qT, d, nq, shift, s, float(0));
-    scoresOfKeys(ptr(6) + at, step, nk, oT, d, nq, shift, g, 1);
+    if (held) {
+      heldKeys(ptr(5) + at, step, nk, 0, d, nq, shift, s, float(0));
+      heldKeys(ptr(6) + at, step, nk, ha, d, nq, shift, g, 1);
+    } else {
+      scoresOfKeys(ptr(5) + at, step, nk, qT, d, nq, shift, s, float(0));
+      scoresOfKeys(ptr(6) + at, step, nk, oT, d, nq, shift, g, 1);
+    }
     gradColumns(base + j, nk, base + p0, nq, s, g, stat);
-    addBlock(ptr(2) + at, step, s, nk, os, nq, shift, d, dp, sum);
-    addBlock(ptr(1) + at, step, g, nk, qs, nq, shift, d, dp, sum);
-    packPlain(ptr(5) + at, 0, step, 0, nk, 0, d, ks, 0);
-    transposeTile(g, nk, nq, t);
-    addKeys(t, nq, ks, nk, shift, d, dq, dp);
+    if (held) {
+      heldAdd(ptr(2) + at, step, s, nk, 2 * ha + hb, nq, shift, d);
+      heldAdd(ptr(1) + at, step, g, nk, 2 * ha, nq, shift, d);
+    } else {
+      addBlock(ptr(2) + at, step, s, nk, os, nq, shift, d, dp, sum);
+      addBlock(ptr(1) + at, step, g, nk, qs, nq, shift, d, dp, sum);
+    }
+    if (held) {
+      holdPlain(ptr(5) + at, 0, step, nk, d, 2 * ha + 2 * hb, ks);
+      // A chunk of t is multiplied whole, by zeros beyond the last key: those of t must be finite.
+      if (nk < KB) memory.fill(g + words(nk * KB), 0, words((KB - nk) * KB));
+      transposeTile(g, KB, nq, t);
+      heldWeigh(t, nq, 2 * ha + 2 * hb, nk, shift, d, dq, words(dp));
+    } else {
+      packPlain(ptr(5) + at, 0, step, 0, nk, 0, d, ks, 0);
+      transposeTile(g, nk, nq, t);
+      addKeys(t, nq, ks, nk, shift, d, dq, dp);
+    }
   }
   copyRows(ptr(0) + from, lda, dq, dp, nq, d);
 }

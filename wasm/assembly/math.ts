@@ -9,39 +9,69 @@ function splat(x: f32): v128 {
   return f32x4.splat(x);
 }
 
-/** 2^n · e^r for |r| ≤ ln 2 / 2, x = n · ln 2 + r. */
+/**
+ * Constants of `expOf` and its like, each in four lanes, in memory: V8 makes a literal anew at each use, by instructions of the port that
+ * shuffles and multiplies.
+ */
+const EXP: usize = memory.data<f32>([
+  // 0: log2 e, 3·2^22
+  1.44269504088896341, 1.44269504088896341, 1.44269504088896341, 1.44269504088896341,
+  12582912, 12582912, 12582912, 12582912,
+  // 2: -ln 2 in two parts, the first exact in few bits
+  -0.693359375, -0.693359375, -0.693359375, -0.693359375,
+  2.12194440e-4, 2.12194440e-4, 2.12194440e-4, 2.12194440e-4,
+  // 4: the polynomial
+  1.9875691500e-4, 1.9875691500e-4, 1.9875691500e-4, 1.9875691500e-4,
+  1.3981999507e-3, 1.3981999507e-3, 1.3981999507e-3, 1.3981999507e-3,
+  8.3334519073e-3, 8.3334519073e-3, 8.3334519073e-3, 8.3334519073e-3,
+  4.1665795894e-2, 4.1665795894e-2, 4.1665795894e-2, 4.1665795894e-2,
+  1.6666665459e-1, 1.6666665459e-1, 1.6666665459e-1, 1.6666665459e-1,
+  5.0000001201e-1, 5.0000001201e-1, 5.0000001201e-1, 5.0000001201e-1,
+  1, 1, 1, 1,
+  // 11: the least and the greatest argument
+  -87.3365478515625, -87.3365478515625, -87.3365478515625, -87.3365478515625,
+  88.3762626647949, 88.3762626647949, 88.3762626647949, 88.3762626647949,
+  Infinity, Infinity, Infinity, Infinity,
+]);
+
+/** Constant i. */
+// @ts-ignore: decorator
+@inline
+function constant(i: usize): v128 {
+  return v128.load(EXP + 16 * i);
+}
+
+/** 2^n · e^r for |r| ≤ ln 2 / 2, x = n · ln 2 + r; x lies between the least and the greatest argument, or is NaN. */
 // @ts-ignore: decorator
 @inline
 function expOf(x: v128): v128 {
-  const n = f32x4.nearest(f32x4.mul(x, splat(1.44269504088896341)));
-  // ln 2 in two parts, the first exact in few bits
-  let r = madd(n, splat(-0.693359375), x);
-  r = madd(n, splat(2.12194440e-4), r);
-  let p = madd(splat(1.9875691500e-4), r, splat(1.3981999507e-3));
-  p = madd(p, r, splat(8.3334519073e-3));
-  p = madd(p, r, splat(4.1665795894e-2));
-  p = madd(p, r, splat(1.6666665459e-1));
-  p = madd(p, r, splat(5.0000001201e-1));
-  p = madd(p, f32x4.mul(r, r), f32x4.add(r, splat(1)));
-  const scale = i32x4.shl(i32x4.add(i32x4.trunc_sat_f32x4_s(n), i32x4.splat(127)), 23);
-  return f32x4.mul(p, scale);
+  // 3·2^22 + y has the integer nearest to y in its low bits
+  const t = f32x4.add(f32x4.mul(x, constant(0)), constant(1)), n = f32x4.sub(t, constant(1)), one = constant(10);
+  let r = madd(n, constant(2), x);
+  r = madd(n, constant(3), r);
+  let p = madd(constant(4), r, constant(5));
+  p = madd(p, r, constant(6));
+  p = madd(p, r, constant(7));
+  p = madd(p, r, constant(8));
+  p = madd(p, r, constant(9));
+  p = madd(p, f32x4.mul(r, r), f32x4.add(r, one));
+  return f32x4.mul(p, i32x4.add(i32x4.shl(t, 23), one));
 }
 
 /** e^x; 0 below -87.34 (the smallest normal number), infinity above 88.37, NaN stays. */
 // @ts-ignore: decorator
 @inline
 export function expv(x: v128): v128 {
-  const low = f32x4.lt(x, splat(-87.3365478515625)), high = f32x4.gt(x, splat(88.3762626647949));
-  const y = expOf(f32x4.pmin(f32x4.pmax(x, splat(-87.3365478515625)), splat(88.3762626647949)));
-  return v128.bitselect(splat(Infinity), v128.andnot(y, low), high);
+  const least = constant(11), most = constant(12), low = f32x4.lt(x, least), high = f32x4.gt(x, most);
+  return v128.bitselect(constant(13), v128.andnot(expOf(f32x4.pmin(f32x4.pmax(x, least), most)), low), high);
 }
 
 /** e^x for x that is at most 88 or NaN: a score less the largest one. The same bits as `expv`. */
 // @ts-ignore: decorator
 @inline
 export function expDown(x: v128): v128 {
-  const low = f32x4.lt(x, splat(-87.3365478515625));
-  return v128.andnot(expOf(f32x4.pmax(x, splat(-87.3365478515625))), low);
+  const least = constant(11);
+  return v128.andnot(expOf(f32x4.pmax(x, least)), f32x4.lt(x, least));
 }
 
 /** tanh x: an odd polynomial below 0.625, 1 - 2/(e^2x + 1) above. */
