@@ -17,6 +17,8 @@ export interface Departures {
   /** Head size when the config has none; default dim / heads. */
   readonly headDim?: number;
   readonly tied?: boolean;
+  /** The padding token of a config that names none. */
+  readonly pad?: number;
   readonly act?: string;
   readonly plusOne?: boolean;
   readonly postNorms?: boolean;
@@ -78,6 +80,6 @@ export function baseConfig(arch: string, hf: HfConfig, d: Departures): ModelConf
     window: d.window ?? (() => 0),
     eos: ids(hf, "eos_token_id"),
     bos: id(hf, "bos_token_id"),
-    pad: id(hf, "pad_token_id"),
+    pad: hf.pad_token_id === undefined ? d.pad ?? null : id(hf, "pad_token_id"),
   };
 }

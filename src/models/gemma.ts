@@ -22,6 +22,7 @@ export function gemmaDepartures(hf: HfConfig): Departures {
     plusOne: true,
     scaleEmbedding: true,
     tied: true,
+    pad: 0,
     headDim: 256,
     act: String(hf.hidden_activation ?? TANH),
     bias: { qkv: attention, o: attention, mlp: false },

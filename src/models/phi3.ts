@@ -28,7 +28,7 @@ export const phi3: Family = {
     const window = hf.sliding_window === null ? 0 : number(hf, "sliding_window", 0);
     const withLength = { ...renamed(hf), original_max_position_embeddings: trained(hf) };
     return baseConfig("phi3", withLength, {
-      ...{ maxPos: 4096, eps: 1e-5, fused: true, partial: true },
+      ...{ maxPos: 4096, eps: 1e-5, fused: true, partial: true, pad: 32000 },
       window: () => window,
     });
   },

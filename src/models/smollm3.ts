@@ -34,6 +34,7 @@ export const smollm3: Family = {
       theta: THETA,
       maxPos: 32768,
       tied: true,
+      pad: 128004,
       bias: { qkv: attention, o: attention, mlp: flag(hf, "mlp_bias", false) },
       rotates: (n) => rotates[n],
       window: (n) => layers[n] ? window : 0,

@@ -288,6 +288,13 @@ test("a GGUF that rotates a part of each head is refused where the family rotate
   expect(() => familyOf(TINY.llama).fromGguf(file)).toThrow("4 of a head's 6 features are rotated");
 });
 
+test("a config that names no padding token has its family's own (configuration_*.py); null is none", () => {
+  const pads = Object.entries(TINY).map(([name, hf]) => [name, familyOf(hf).config(hf).pad]);
+  const none = { llama: null, mistral: null, qwen2: null, qwen3: null };
+  expect(Object.fromEntries(pads)).toEqual({ ...none, gemma: 0, gemma2: 0, gemma3: 0, phi3: 32000, smollm3: 128004 });
+  expect(familyOf(TINY.gemma).config({ ...TINY.gemma, pad_token_id: null }).pad).toBe(null);
+});
+
 test("dropout that the model's config asks for in training is named, since it is not applied", async () => {
   const notes: string[] = [], note = (n: string) => notes.push(n);
   const load = async (hf: HfConfig, o: { lora?: LoraOptions; full?: boolean }) => {

@@ -36,6 +36,7 @@ const NAMES = [
     "pissa-rslora",
   ],
   ...["tied-save-embed", "tied-save-head", "embedding", "embedding-tied", "embedding-scaled"],
+  ...["layers-named", "layers-pattern", "save-adapted", "save-composite", "unmatched"],
 ];
 const STEPS = 3;
 
