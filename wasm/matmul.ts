@@ -183,15 +183,15 @@ function heldUnits(
   chunks: number,
   step: number,
 ): { wide: number; across: number; tall: number } {
-  const most = 8 * Math.min(TILES, Math.floor(BLOCKS / chunks)), widest = most - most % step;
+  const room = 8 * Math.min(TILES, Math.floor(BLOCKS / chunks)), widest = room - room % step;
+  const fewest = ceil(N, widest), most = Math.max(fewest, 2 * threads);
   let best = { wide: 0, across: 0, tall: 0 }, least = Infinity;
-  for (let across = ceil(N, widest); across <= Math.max(ceil(N, widest), 2 * threads); across++) {
-    const wide = Math.min(widest, roundUp(ceil(N, across), step)), panels = ceil(wide, 8);
-    for (let down = 1; down <= 2 * threads; down++) {
-      const tall = roundUp(ceil(M, down), HELD_ROWS), units = ceil(N, wide) * ceil(M, tall);
-      const one = ceil(tall, HELD_ROWS) * (SPREAD + SWEEP * panels) + FILL * panels;
-      const cost = ceil(units, threads) * one;
-      if (cost < least) [best, least] = [{ wide, across: ceil(N, wide), tall }, cost];
+  for (let columns = fewest; columns <= most; columns++) {
+    const wide = Math.min(widest, roundUp(ceil(N, columns), step)), panels = ceil(wide, 8), across = ceil(N, wide);
+    for (let down = 1; down === 1 || across * down <= 2 * threads; down++) {
+      const tall = roundUp(ceil(M, down), HELD_ROWS), units = across * ceil(M, tall);
+      const cost = ceil(units, threads) * (ceil(tall, HELD_ROWS) * (SPREAD + SWEEP * panels) + FILL * panels);
+      if (cost < least) [best, least] = [{ wide, across, tall }, cost];
     }
   }
   return best;

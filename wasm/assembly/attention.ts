@@ -114,7 +114,7 @@ function softmax(s: usize, rows: i32, nk: i32, shift: i32, window: i32, cap: f32
     const sum = rowExp(s + words(lo), hi - lo, top);
     if (lo > 0) memory.fill(s, 0, words(lo));
     if (hi < KB) memory.fill(s + words(hi), 0, words(KB - hi));
-    const f = exp1(before - top);
+    const f: f32 = before === top ? 1 : exp1(before - top);
     store<f32>(stat, top);
     store<f32>(stat, load<f32>(stat, 4) * f + sum, 4);
     if (f !== 1) {

@@ -6,7 +6,7 @@ import { chunksOf, heldTile, holdPlain, holdTransposed, panelsOf } from "./held"
 import { float, int, words } from "./job";
 import { exp1, expDown, tanh1, tanhv } from "./math";
 import { CHUNK, madd, MR, NR, ROWS, tileRows } from "./micro";
-import { panelBytes } from "./pack";
+import { packPlain, packTransposed, panelBytes } from "./pack";
 
 /** Writes rows of `sum` (dp floats apart) to `to` (ld bytes apart). */
 export function copyRows(to: usize, ld: usize, sum: usize, dp: i32, rows: i32, d: i32): void {
@@ -113,13 +113,25 @@ export function alongOf(d: i32): i32 {
   return chunksOf(KB) * panelsOf(d);
 }
 
-/** Holds queries and dOut of a block, transposed and not, one behind the other from struct 0 on. `strip` is scratch. */
-export function holdQueries(q: usize, dOut: usize, lda: usize, nq: i32, d: i32, strip: usize): void {
-  const across = acrossOf(d);
-  holdTransposed(q, 0, lda, d, nq, 0, strip);
-  holdTransposed(dOut, 0, lda, d, nq, across, strip);
-  holdPlain(q, 0, lda, nq, d, 2 * across, strip);
-  holdPlain(dOut, 0, lda, nq, d, 2 * across + alongOf(d), strip);
+/**
+ * Queries and dOut of a block, transposed to qT and oT and not to qs and os; or held, one behind the other from struct 0 on, with qT as
+ * scratch.
+ */
+export function packQueries(
+  held: bool, q: usize, dOut: usize, lda: usize, nq: i32, d: i32, qT: usize, oT: usize, qs: usize, os: usize,
+): void {
+  if (held) {
+    const across = acrossOf(d);
+    holdTransposed(q, 0, lda, d, nq, 0, qT);
+    holdTransposed(dOut, 0, lda, d, nq, across, qT);
+    holdPlain(q, 0, lda, nq, d, 2 * across, qT);
+    holdPlain(dOut, 0, lda, nq, d, 2 * across + alongOf(d), qT);
+  } else {
+    packTransposed(q, 0, lda, 0, d, 0, nq, qT, 0);
+    packTransposed(dOut, 0, lda, 0, d, 0, nq, oT, 0);
+    packPlain(q, 0, lda, 0, nq, 0, d, qs, 0);
+    packPlain(dOut, 0, lda, 0, nq, 0, d, os, 0);
+  }
 }
 
 /** s[keys, queries] = alpha · keys · block, without the panels whose queries all come before a tile's keys. */

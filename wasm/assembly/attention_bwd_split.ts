@@ -2,7 +2,7 @@
 // and dv for a block of keys. Scores are computed in both (7 products instead of 5), so that no two units write the same
 // place and the order of every sum is fixed.
 import { KB, padded, product, QB } from "./attention";
-import { acrossOf, addTo, alongOf, clear, copyRows, dotRows, grad1, grad4, gradColumns, heldAdd, holdQueries } from "./attention_bwd";
+import { acrossOf, addTo, alongOf, clear, copyRows, dotRows, grad1, grad4, gradColumns, heldAdd, packQueries } from "./attention_bwd";
 import { heldProduct, holdPlain, holdTransposed } from "./held";
 import { float, int, ptr, words } from "./job";
 import { NR } from "./micro";
@@ -83,13 +83,7 @@ function keysMeet(k0: i32, rows: i32, at: usize, step: usize, q0: i32, nq: i32, 
   const qT = rest, oT = qT + across, qs = oT + across, os = qs + along, s = os + along, g = s + words(QB * KB);
   const stat = g + words(QB * KB);
   const held = int(17) !== 0, ha = acrossOf(d);
-  if (held) holdQueries(ptr(4) + from, ptr(3) + from, lda, nq, d, qT);
-  else {
-    packTransposed(ptr(4) + from, 0, lda, 0, d, 0, nq, qT, 0);
-    packTransposed(ptr(3) + from, 0, lda, 0, d, 0, nq, oT, 0);
-    packPlain(ptr(4) + from, 0, lda, 0, nq, 0, d, qs, 0);
-    packPlain(ptr(3) + from, 0, lda, 0, nq, 0, d, os, 0);
-  }
+  packQueries(held, ptr(4) + from, ptr(3) + from, lda, nq, d, qT, oT, qs, os);
   memory.copy(stat, ptr(8) + words(h * int(11) + q0), words(nq));
   dotRows(ptr(3) + from, ptr(7) + from, lda, nq, d, stat + words(KB));
   if (held) {

@@ -1,11 +1,11 @@
 // Backward of packed attention, five products a pair of blocks. Unit u is one sequence and one kv head: it alone writes dq
 // of the group's heads and dk, dv of the sequence, in a fixed order. Bound by arithmetic: 10·d·keys a query and head.
 import { heldWeigh, KB, padded, QB } from "./attention";
-import { acrossOf, addTo, alongOf, copyRows, dotRows, gradColumns, heldAdd, heldKeys, holdQueries } from "./attention_bwd";
+import { acrossOf, addTo, alongOf, copyRows, dotRows, gradColumns, heldAdd, heldKeys, packQueries } from "./attention_bwd";
 import { holdPlain } from "./held";
 import { float, int, ptr, words } from "./job";
 import { MR, NR, tileRows } from "./micro";
-import { packPlain, packTransposed, panelBytes, transpose4 } from "./pack";
+import { packPlain, panelBytes, transpose4 } from "./pack";
 
 // Arguments: dq, dk, dv, dOut, q, k, v, out, lse, blocks, count, N, H, K, d, window, order, kv heads taken, held; scale, softcap.
 // `order` holds the first block of each sequence, the longest sequence first.
@@ -44,13 +44,7 @@ function queriesMeet(base: i32, q0: i32, nq: i32, p0: i32, kv: i32, h: i32, scra
   const s = ks + along, g = s + tile, t = g + tile, sum = t + tile, dq = sum + words(QB * dp), stat = dq + words(QB * dp);
   const from = words((q0 * H + h) * d);
   const held = int(18) !== 0, ha = acrossOf(d), hb = alongOf(d);
-  if (held) holdQueries(ptr(4) + from, ptr(3) + from, lda, nq, d, qT);
-  else {
-    packTransposed(ptr(4) + from, 0, lda, 0, d, 0, nq, qT, 0);
-    packTransposed(ptr(3) + from, 0, lda, 0, d, 0, nq, oT, 0);
-    packPlain(ptr(4) + from, 0, lda, 0, nq, 0, d, qs, 0);
-    packPlain(ptr(3) + from, 0, lda, 0, nq, 0, d, os, 0);
-  }
+  packQueries(held, ptr(4) + from, ptr(3) + from, lda, nq, d, qT, oT, qs, os);
   memory.copy(stat, ptr(8) + words(h * int(11) + q0), words(nq));
   dotRows(ptr(3) + from, ptr(7) + from, lda, nq, d, stat + words(KB));
   memory.fill(dq, 0, words(QB * dp));
