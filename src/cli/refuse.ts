@@ -62,9 +62,9 @@ const TRAIN_RULES: readonly Rule[] = [
       ? `Cannot use --save_method ${c.save_method} with --bias ${c.bias}: the file holds low-rank pairs only`
       : null,
   ...(["adam_beta1", "adam_beta2"] as const).map((name) =>
-    needs(name, "--optim adamw_* or lion_32bit", (c) => /^(adamw|lion)/.test(c.optim))
+    needs(name, "--optim adamw_* or lion_32bit", (c) => /^(paged_)?(adamw|lion)/.test(c.optim))
   ),
-  needs("adam_epsilon", "--optim adamw_*", (c) => c.optim.startsWith("adamw")),
+  needs("adam_epsilon", "--optim adamw_*", (c) => /^(paged_)?adamw/.test(c.optim)),
   needs(
     "warmup_steps",
     "a schedule that has a warm-up (--lr_scheduler_type constant_with_warmup)",

@@ -15,11 +15,13 @@ const RULES: Readonly<Record<string, Rule>> = {
   adafactor,
 };
 
-/** Other names transformers has for the same arithmetic. */
+/** Other names transformers has for the same arithmetic; bitsandbytes' paged ones differ in where their state lies. */
 const ALIASES: Readonly<Record<string, string>> = {
   adamw_hf: "adamw_torch",
   adamw_torch_fused: "adamw_torch",
   adamw_bnb_8bit: "adamw_8bit",
+  paged_adamw_8bit: "adamw_8bit",
+  paged_lion_32bit: "lion_32bit",
 };
 
 /** All names. */

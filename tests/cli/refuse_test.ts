@@ -102,6 +102,11 @@ test("a push needs a token before the run, not after it", () => {
   }
 });
 
+test("what acts with an optimiser acts with its paged name", () => {
+  expect(() => check("--optim", "paged_adamw_8bit", "--adam_beta1", "0.8", "--adam_epsilon", "1e-6")).not.toThrow();
+  expect(() => check("--optim", "paged_lion_32bit", "--adam_epsilon", "1e-6")).toThrow("--adam_epsilon");
+});
+
 test("all reasons are told at once", () => {
   expect(() => check("--stride", "8", "--report_to", "wandb")).toThrow(/wandb[^]*stride/);
 });

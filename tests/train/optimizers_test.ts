@@ -112,6 +112,13 @@ test("LoRA+ gives B, vectors and embeddings learning rates of their own, A none;
   expect(words(4, {})).toEqual(groups.map(() => decay));
 });
 
+test.each([["paged_adamw_8bit", "adamw_8bit"], ["paged_lion_32bit", "lion_32bit"]])(
+  "%s is %s: bitsandbytes' paging moves state and changes no number",
+  async (paged, plain) => {
+    expect(await run(new ReferenceBackend(), paged)).toEqual(await run(new ReferenceBackend(), plain));
+  },
+);
+
 test("an optimiser that does not exist is refused with the names of those that do", () => {
   const be = new RecordingBackend(), params = new Params(be, SPECS);
   expect(() => createOptimizer(be, params, options("adamx"))).toThrow(
