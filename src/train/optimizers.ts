@@ -29,10 +29,11 @@ export const OPTIMIZER_NAMES: readonly string[] = [...Object.keys(RULES), ...Obj
 
 /**
  * The optimiser over a model's parameters.
- * @throws {ConfigError} for a name that is none of `OPTIMIZER_NAMES`
+ * @throws {ConfigError} for a name that is none of `OPTIMIZER_NAMES`, or a momentum that the optimiser does not have
  */
 export function createOptimizer(be: Backend, params: Params, o: OptimOptions): Optimizer {
   const rule = RULES[ALIASES[o.name] ?? o.name];
   if (!rule) throw new ConfigError(`Cannot use the optimiser '${o.name}': there are ${OPTIMIZER_NAMES.join(", ")}`);
+  if (o.momentum && rule !== sgd) throw new ConfigError(`Cannot use momentum with '${o.name}': it acts with sgd alone`);
   return new SlabOptimizer(be, params, o, rule);
 }

@@ -55,18 +55,35 @@ function stableDecay({ done, warmup, total, args }: At): number {
   return lift(0.5 * (1 + Math.cos(Math.PI * (args.numCycles ?? 0.5) * 2 * p)));
 }
 
+/** Which finer settings act in which schedule; transformers fails for the others (most) or takes no notice (constant ones). */
+const ACTS: Readonly<Record<ScheduleName, readonly (keyof ScheduleArgs)[]>> = {
+  ...{ linear: [], constant: [], constant_with_warmup: [], inverse_sqrt: ["timescale"] },
+  ...{ cosine: ["numCycles"], cosine_with_restarts: ["numCycles"], polynomial: ["power", "lrEnd"] },
+  warmup_stable_decay: ["numCycles", "numDecaySteps", "numStableSteps", "warmupType", "decayType", "minLrRatio"],
+};
+
+function refuseIdle(schedule: ScheduleName, args: ScheduleArgs): void {
+  for (const key of Object.keys(args) as (keyof ScheduleArgs)[]) {
+    if (args[key] === undefined || ACTS[schedule].includes(key)) continue;
+    throw new ConfigError(
+      `Cannot use ${key} with the schedule '${schedule}': it has ${ACTS[schedule].join(", ") || "none"}`,
+    );
+  }
+}
+
 /** All names. */
 export const SCHEDULE_NAMES: readonly ScheduleName[] = Object.keys(SCHEDULES) as ScheduleName[];
 
 /**
  * Learning rate of step `t` (1-based). As in transformers the first step of a warm-up has learning rate 0.
- * @throws {ConfigError} for an unknown schedule
+ * @throws {ConfigError} for an unknown schedule, or a finer setting that does not act in it
  */
 export function learningRate(o: Settings, t: number): number {
   const schedule = SCHEDULES[o.schedule];
   if (!schedule) {
     throw new ConfigError(`Cannot use the schedule '${o.schedule}': there are ${SCHEDULE_NAMES.join(", ")}`);
   }
+  refuseIdle(o.schedule, o.scheduleArgs ?? {});
   const at: At = { done: t - 1, warmup: o.warmupSteps, total: o.totalSteps, lr: o.lr, args: o.scheduleArgs ?? {} };
   const warming = at.done < at.warmup && o.schedule !== "constant" && o.schedule !== "warmup_stable_decay";
   return o.lr * (warming ? at.done / Math.max(1, at.warmup) : schedule(at));

@@ -24,7 +24,8 @@ const SPECS: ParamSpec[] = [["matrix", [17, 255]], ["small", [3, 5]], ["vector",
 });
 
 const options = (name: string): OptimOptions => ({
-  ...{ name, lr: 1e-2, betas: [0.9, 0.999], eps: 1e-8, weightDecay: 0.1, maxGradNorm: 0, momentum: 0.9 },
+  ...{ name, lr: 1e-2, betas: [0.9, 0.999], eps: 1e-8, weightDecay: 0.1, maxGradNorm: 0 },
+  ...(name === "sgd" ? { momentum: 0.9 } : {}),
   ...{ schedule: "constant", warmupSteps: 0, totalSteps: 3 },
 });
 
@@ -123,5 +124,8 @@ test("an optimiser that does not exist is refused with the names of those that d
   const be = new RecordingBackend(), params = new Params(be, SPECS);
   expect(() => createOptimizer(be, params, options("adamx"))).toThrow(
     "Cannot use the optimiser 'adamx': there are adamw_torch",
+  );
+  expect(() => createOptimizer(be, params, { ...options("adamw_torch"), momentum: 0.9 })).toThrow(
+    "Cannot use momentum with 'adamw_torch': it acts with sgd alone",
   );
 });

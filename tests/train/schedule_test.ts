@@ -37,3 +37,13 @@ test("a schedule that does not exist, and a decay that would rise, are refused",
   );
   expect(() => learningRate({ ...o, schedule: "polynomial" }, 1)).toThrow("Cannot decay to 1e-7: it is not below");
 });
+
+test.each(
+  [
+    ["linear", { numCycles: 2 }, "Cannot use numCycles with the schedule 'linear': it has none"],
+    ["cosine", { lrEnd: 1e-5 }, "Cannot use lrEnd with the schedule 'cosine': it has numCycles"],
+    ["inverse_sqrt", { power: 2, timescale: 3 }, "Cannot use power with the schedule 'inverse_sqrt': it has timescale"],
+  ] as const,
+)("%s with %j is refused", (schedule, scheduleArgs, why) => {
+  expect(() => learningRate({ lr: 1, schedule, warmupSteps: 0, totalSteps: 3, scheduleArgs }, 1)).toThrow(why);
+});
