@@ -49,8 +49,8 @@ function exact(value: number, source: string): number | ExactNumber {
 }
 
 /** Python's repr of a float: the shortest digits, as JavaScript's, but always a point or an exponent. */
-function pythonFloat(value: number): string {
-  if (!Number.isFinite(value)) return value > 0 ? "Infinity" : "-Infinity";
+export function pythonFloat(value: number): string {
+  if (!Number.isFinite(value)) return String(value);
   const [digits, power] = value.toExponential().split("e"), e = Number(power);
   if (value !== 0 && (e < -4 || e >= 16)) {
     return `${digits}e${e < 0 ? "-" : "+"}${String(Math.abs(e)).padStart(2, "0")}`;

@@ -118,7 +118,10 @@ export function renderChat(
   const answers = turns.map((m, i) => m.role === "assistant" ? i : -1).filter((i) => i >= 0);
   if (answers.length === 0) throw new DataError("Cannot train on a chat without an assistant's turn");
   const wanted = (trainOn === "last" ? answers.slice(-1) : answers).filter((i) => turns[i]!.weight !== 0);
-  const spans = wanted.map((i) => spanByPrefix(chat, turns, i, text) ?? spanByContent(chat, turns, i, text, tokenizer));
+  const spans = wanted.map((i) =>
+    spanByPrefix(chat, turns, i, text) ?? spanByContent(chat, turns, i, text, tokenizer) ??
+      spanByCall(chat, turns, i, text, tokenizer)
+  );
   spans.forEach((span, n) => {
     if (span && (n === 0 || spans[n - 1]![1] <= span[0])) return;
     throw new DataError(
@@ -177,4 +180,40 @@ function spanByContent(
   const end = tokenizer.eos.map((id) => tokenizer.piece(id)).find((p) => p !== "" && tail.startsWith(p));
   if (end) to += end.length;
   return [at, to];
+}
+
+/**
+ * For templates that move the list of functions as the chat goes on and want results after calls (Mistral's): where the turn
+ * begins shows a chat that goes on with a mark instead of the calls; where the calls end, the same chat with calls of another
+ * name. The end of the text that follows them is trained too, and must stand before anything of the next turn.
+ */
+function spanByCall(
+  chat: Chat,
+  turns: readonly Message[],
+  i: number,
+  text: string,
+  tokenizer: Tokenizer,
+): [number, number] | null {
+  const calls = turns[i]!.tool_calls as { function: { name: string } }[] | undefined;
+  if (!calls?.length || i === turns.length - 1) return null;
+  const changed = (n: number, change: Partial<Message>) => turns.map((m, at) => at === n ? { ...m, ...change } : m);
+  const named = calls.map((c) => ({ ...c, function: { ...c.function, name: MARK } }));
+  let cut: string, other: string, next: string;
+  try {
+    cut = chat([...turns.slice(0, i), { role: "assistant", content: MARK }, { role: "user", content: MARK }], false);
+    other = chat(changed(i, { tool_calls: named }), false);
+    next = chat(changed(i + 1, { content: MARK }), false);
+  } catch (e) {
+    if (e instanceof DataError) return null;
+    throw e;
+  }
+  const from = cut.indexOf(MARK);
+  let same = 0;
+  while (same < other.length && other.at(-1 - same) === text.at(-1 - same)) same++;
+  const called = text.length - same;
+  if (from < 0 || !text.startsWith(cut.slice(0, from)) || called <= from) return null;
+  const ends = tokenizer.eos.map((id) => tokenizer.piece(id)).filter((p) => p !== "");
+  const stops = ends.map((p) => text.indexOf(p, called) + p.length).filter((at) => at > called);
+  const to = Math.min(...stops), begins = next.indexOf(MARK);
+  return stops.length && begins >= to && next.slice(0, to) === text.slice(0, to) ? [from, to] : null;
 }

@@ -4,9 +4,10 @@
  * global names are set here.
  * @module
  */
-import { Environment, Interpreter, Template } from "@huggingface/jinja";
+import { Environment, Template } from "@huggingface/jinja";
 import { ConfigError, DataError } from "../core/errors.ts";
 import { markNumbers } from "./mark_numbers.ts";
+import { PythonInterpreter } from "./python_interpreter.ts";
 import type { ChatOptions, Message } from "./types.ts";
 
 /** Texts of the special tokens a template may name; absent ones are undefined in the template, as in transformers. */
@@ -17,9 +18,6 @@ export interface TemplateSources {
   readonly main: string;
   readonly tools?: string;
 }
-
-/** In Python, what is joined to a text marked safe is escaped as HTML; the library knows no such texts. */
-const MARKUP = /\|\s*(safe|e|escape|forceescape)\s*[+~]/;
 
 /** Renders chats; templates are parsed at their first use. */
 export class ChatRenderer {
@@ -38,11 +36,6 @@ export class ChatRenderer {
   #parse(text: string): Template {
     let parsed = this.#parsed.get(text);
     if (!parsed) {
-      if (MARKUP.test(text)) {
-        throw new ConfigError(
-          `Cannot use the chat template of '${this.source}': it joins texts marked as safe, which Python would escape as HTML`,
-        );
-      }
       try {
         parsed = new Template(text);
       } catch (e) {
@@ -67,7 +60,7 @@ export class ChatRenderer {
     const given = markNumbers({ ...this.specials, ...variables, ...o.variables });
     for (const [name, value] of Object.entries(given.value)) env.set(name, value);
     try {
-      return given.restore(String(new Interpreter(env).run(template.parsed).value));
+      return given.restore(String(new PythonInterpreter(env).run(template.parsed).value));
     } catch (e) {
       throw new DataError(`Cannot render a chat with the template of '${this.source}': ${sentence(e)}`);
     }

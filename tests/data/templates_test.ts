@@ -42,10 +42,8 @@ const UNFOUND = [
     "Cohere2MoE",
     "CohereForAI-c4ai-command-r7b-12-2024-tool_use",
     "MiniMax-M2",
-    "Mistral-Small-3.2-24B-Instruct-2506",
   ],
   ...["deepseek-ai-DeepSeek-V3.2", "google-gemma-4-31B-it"],
-  ...["mistralai-Mistral-Nemo-Instruct-2407"],
 ];
 
 describe.skipIf(absent !== "")(`the loss mask of real chat templates${absent}`, () => {
