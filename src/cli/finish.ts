@@ -41,9 +41,10 @@ export async function finishRun(
   const { terminal, program } = context, { source, tokenizer } = setup;
   const input = { source, tokenizer, trained, backend: model.be, model };
   showCurve(config, setup, context);
-  const first = figures.evaluations[0], last = figures.evaluations.at(-1);
+  const { kept } = figures, first = figures.evaluations[0], last = kept ?? figures.evaluations.at(-1);
   if (first && last && first !== last) {
-    terminal.out(`Held-out loss ${first.loss.toFixed(3)} before, ${last.loss.toFixed(3)} after`);
+    const whose = kept ? `: step ${kept.step}, whose weights are kept, had the best` : "";
+    terminal.out(`Held-out loss ${first.loss.toFixed(3)} before, ${last.loss.toFixed(3)} after${whose}`);
   }
   terminal.out(
     `${count(figures.steps)} steps, ${count(figures.trainedTokens)} trained tokens in ${duration(figures.seconds)}; ` +

@@ -94,6 +94,8 @@ export interface TrainResult {
   readonly evaluations: readonly EvalFigures[];
   /** Loss of the last step. */
   readonly loss: number;
+  /** With early stopping the evaluation whose weights the model holds, where they are not the last step's. */
+  readonly kept: { readonly step: number; readonly loss: number } | null;
   /** Bytes on the device at their most. */
   readonly peakBytes: number;
 }
@@ -214,12 +216,11 @@ class Training {
       }
     }
     this.#log();
-    if (ended === "interrupted") await this.#save();
-    else await this.#finish();
+    const kept = ended === "interrupted" ? await this.#save() : await this.#finish();
     const { peak } = this.#be.memory();
     return {
       ...{ steps: this.#step, ended, trainedTokens: this.#trainedTokens, seconds: this.#seconds },
-      ...{ evaluations: this.#evaluations, loss: this.#loss, peakBytes: peak },
+      ...{ evaluations: this.#evaluations, loss: this.#loss, kept, peakBytes: peak },
     };
   }
 
@@ -338,16 +339,18 @@ class Training {
     return figures;
   }
 
-  /** The last evaluation, and with early stopping the best weights. */
-  async #finish(): Promise<void> {
+  /** The last evaluation, and with early stopping the best weights. @returns whose they are, if not the last step's */
+  async #finish(): Promise<TrainResult["kept"]> {
     if (this.#evaluations.at(-1)?.step !== this.#step) {
       const figures = await this.#evaluate();
       if (figures) await this.#stopper.judge(figures, this.#run.model);
     }
     this.#stopper.takeBest(this.#run.model);
+    const { best } = this.#stopper;
+    return best && best.step !== this.#step ? best : null;
   }
 
-  async #save(): Promise<void> {
+  async #save(): Promise<null> {
     const { dir, keep, model, settings } = this.#run;
     const { params, moments } = await downloadState(this.#be, model.params!.list, this.#moments());
     const state: RunState = {
@@ -357,5 +360,6 @@ class Training {
     };
     const path = await saveCheckpoint(dir, { state, params, moments }, keep);
     this.#run.on?.({ kind: "saved", step: this.#step, path });
+    return null;
   }
 }

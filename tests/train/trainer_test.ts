@@ -198,6 +198,7 @@ test("early stopping ends a run that gets worse and keeps the best weights", asy
   expect(result.ended).toBe("early stop");
   const evaluations = result.evaluations.slice(1), best = Math.min(...evaluations.map((e) => e.loss));
   expect(evaluations.at(-4)!.loss).toBe(best);
+  expect(result.kept).toEqual({ step: result.steps - 6, loss: best });
   expect(events.at(-1)).toMatchObject({ kind: "early stop", stop: { worse: 3 } });
   const again = await train(runOf(model, "again", { heldOut, optim: { ...optim, lr: 0, totalSteps: 1 } }));
   expect(again.evaluations[0].loss).toBeCloseTo(best, 5);
