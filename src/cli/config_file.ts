@@ -47,7 +47,10 @@ function parseFile(path: string): Record<string, unknown> {
   try {
     value = parse(text) ?? {};
   } catch (e) {
-    throw new FormatError(`Cannot read ${path}: ${(e as Error).message.split("\n")[0]}`, path);
+    throw new FormatError(
+      `Cannot read ${path}: ${(e as Error).message.split("\n")[0].replace(/; please use.*\(\)/, "")}`,
+      path,
+    );
   }
   if (typeof value !== "object" || value === null || Array.isArray(value)) {
     throw new FormatError(`Cannot read ${path}: it must hold names and values, as "max_steps: 60"`, path);

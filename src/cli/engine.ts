@@ -1,5 +1,5 @@
 /** The engine behind `chat` and `serve`: the model the settings name, computed in a worker of its own. @module */
-import { existsSync, readFileSync } from "node:fs";
+import { existsSync, readFileSync, statSync } from "node:fs";
 import { ConfigError } from "../core/errors.ts";
 import type { Engine } from "../infer/types.ts";
 import { startEngine } from "../infer/worker.ts";
@@ -40,7 +40,7 @@ export async function openSettingsEngine(
 function readTemplate(wanted: string): string {
   if (wanted === "chatml") return wanted;
   if (wanted === "alpaca") return ALPACA;
-  if (existsSync(wanted)) return readFileSync(wanted, "utf8");
+  if (existsSync(wanted) && statSync(wanted).isFile()) return readFileSync(wanted, "utf8");
   throw new ConfigError(`Cannot use --chat_template ${wanted}: it is neither alpaca, chatml nor a file`);
 }
 

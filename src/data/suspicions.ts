@@ -4,6 +4,7 @@
  * @module
  */
 import type { Message, Tokenizer } from "../tokenizer/mod.ts";
+import { asChat } from "./render.ts";
 import type { Example } from "./types.ts";
 
 /** Roles that chat templates know. */
@@ -19,6 +20,7 @@ export class Suspicions {
   #glued = 0;
   #odd = new Map<string, number>();
   #unwritten = new Map<string, number>();
+  #changed = new Map<string, number>();
   #spelled: string[] = [];
   #probed = false;
 
@@ -43,6 +45,10 @@ export class Suspicions {
       for (const role of odd) this.#odd.set(role, (this.#odd.get(role) ?? 0) + 1);
       const unwritten = new Set(example.messages.flatMap(moreIn));
       for (const key of unwritten) this.#unwritten.set(key, (this.#unwritten.get(key) ?? 0) + 1);
+    }
+    if (rendered !== null) {
+      const changed = new Set(asChat(example).messages.filter((m) => !isWritten(m, rendered)).map((m) => m.role));
+      for (const role of changed) this.#changed.set(role, (this.#changed.get(role) ?? 0) + 1);
     }
     if (example.kind === "completion" && rendered === null && isGlued(example)) this.#glued++;
     if (rendered !== null && !this.#probed) this.#probe(rendered, all);
@@ -80,6 +86,9 @@ export class Suspicions {
       ...unwritten.flatMap(([key, n]) =>
         warn(n, `'${key}' in turns, which the chat template does not write: the model never sees it`)
       ),
+      ...[...this.#changed].flatMap(([role, n]) =>
+        warn(n, `a turn of the role '${role}' whose text the chat template leaves out or changes`)
+      ),
       ...warn(this.#glued, "a completion that follows its prompt without a space or a line end"),
     ];
   }
@@ -103,6 +112,11 @@ function textsOf(example: Exclude<Example, { kind: "preference" }>): { asked: st
     case "text":
       return { asked: [example.text], answered: [] };
   }
+}
+
+/** Whether a turn's text stands in the chat; what functions give back is often written otherwise. */
+function isWritten({ role, content }: Message, rendered: string): boolean {
+  return role === "tool" || rendered.includes((content ?? "").trim());
 }
 
 /** What a turn says besides what every template writes; the names of functions that gave a result are seldom written. */

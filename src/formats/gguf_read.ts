@@ -132,7 +132,7 @@ function readValues(c: Cursor, type: ValueType, n: number, key: string): readonl
 
 function readMeta(c: Cursor, count: number): { meta: Map<string, GgufValue>; types: Map<string, GgufType> } {
   // The shortest entry is an empty key (8), a type (4) and one byte.
-  if (count > c.left / 13) throw c.refuse(`it says ${count} metadata keys`, 16);
+  if (count > c.left / 13) throw c.refuse(`it says ${count} metadata keys and ends before them`, 16);
   const meta = new Map<string, GgufValue>();
   const types = new Map<string, GgufType>();
   for (let i = 0; i < count; i++) {
@@ -222,7 +222,7 @@ export function parseGguf(source: ByteSource): Gguf {
   const tensorCount = c.u64("the number of tensors");
   const { meta, types } = readMeta(c, c.u64("the number of metadata keys"));
   // The shortest tensor entry is an empty name (8), dimensions (4), type (4) and offset (8).
-  if (tensorCount > c.left / 24) throw c.refuse(`it says ${tensorCount} tensors`, 8);
+  if (tensorCount > c.left / 24) throw c.refuse(`it says ${tensorCount} tensors and ends before them`, 8);
   const infos = Array.from({ length: tensorCount }, (_, i) => readTensorInfo(c, i));
   const alignment = readAlignment(c, meta, types);
   return { version, meta, types, tensors: placeTensors(c, infos, alignment), alignment, close: () => source.close() };

@@ -153,7 +153,7 @@ export function isPeftAdapter(dir: string): boolean {
 
 /**
  * Reads an adapter folder.
- * @throws {FormatError} for malformed files; {ConfigError} for pickled weights or settings that are not implemented
+ * @throws {FormatError} for malformed files; {ConfigError} for weights that are absent or pickled, or settings that are not implemented
  */
 export function readPeft(dir: string): Adapter {
   const path = join(dir, CONFIG);
@@ -162,6 +162,7 @@ export function readPeft(dir: string): Adapter {
   if (!existsSync(weights) && existsSync(join(dir, "adapter_model.bin"))) {
     throw new ConfigError(`Cannot read '${dir}': its weights are a pickle; save it with safe_serialization=True`);
   }
+  if (!existsSync(weights)) throw new ConfigError(`Cannot read the adapter '${dir}': it has no ${WEIGHTS}`);
   const file = openSafetensors(weights);
   try {
     const tensors = new Map<string, FloatTensor>();

@@ -28,6 +28,8 @@ export interface Failure {
   /** Of a MemoryError, bytes. */
   needed?: number;
   available?: number;
+  /** Of an error of the system, as ENOENT. */
+  code?: string;
 }
 
 const CLASSES: Readonly<Record<string, (message: string, f: Failure) => Error>> = {
@@ -46,10 +48,13 @@ export function toFailure(e: unknown): Failure {
     const { name, message, needed, available } = e;
     return { name, message, needed, available };
   }
-  return e instanceof Error ? { name: e.name, message: e.message } : { name: "Error", message: String(e) };
+  if (!(e instanceof Error)) return { name: "Error", message: String(e) };
+  const { name, message } = e, { code } = e as { code?: unknown };
+  return typeof code === "string" ? { name, message, code } : { name, message };
 }
 
-/** The error again, of its class where the class is ours. */
+/** The error again, of its class where the class is ours, with the system's code where it has one. */
 export function toError(f: Failure): Error {
-  return Object.hasOwn(CLASSES, f.name) ? CLASSES[f.name](f.message, f) : new Error(f.message);
+  const e = Object.hasOwn(CLASSES, f.name) ? CLASSES[f.name](f.message, f) : new Error(f.message);
+  return f.code === undefined ? e : Object.assign(e, { code: f.code });
 }

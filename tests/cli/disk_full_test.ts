@@ -1,37 +1,27 @@
 /** A disk that is full in mid-run: the sentence says so, and the checkpoint before it is whole and goes on. */
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { spawnSync } from "node:child_process";
-import { cpSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { cpSync, readdirSync } from "node:fs";
 import { join } from "node:path";
 import process from "node:process";
-import { fileURLToPath } from "node:url";
-import { instructions } from "../../tools/embedded/instructions.ts";
-import { tinyModel } from "../train/tiny_model.ts";
+import { PROGRAM, tinyTask } from "./process.ts";
 
-const MOD = fileURLToPath(new URL("../../mod.ts", import.meta.url));
-const RUNTIME = "Deno" in globalThis ? ["run", "-A", "--quiet"] : [];
-
-let tiny: Awaited<ReturnType<typeof tinyModel>>, data: string;
+let tiny: Awaited<ReturnType<typeof tinyTask>>;
 beforeAll(async () => {
-  tiny = await tinyModel();
-  data = join(tiny.dir, "data.jsonl");
-  writeFileSync(data, instructions(1).train.slice(0, 20).map((r) => JSON.stringify(r)).join("\n"));
+  tiny = await tinyTask();
 });
 afterAll(() => tiny.remove());
 
 /** A run of its own; `blocks`: no file of it may grow beyond so many blocks, which fails as a full disk does. */
 function run(name: string, blocks: number | null, ...more: string[]) {
-  const argv = [
-    ...[process.execPath, ...RUNTIME, MOD, "train", "--model_name", tiny.model, "--dataset", data],
-    ...["--output_dir", join(tiny.dir, name), "--samples", "0", "--r", "4", "--num_threads", "1"],
-    ...["--report_to", "none", "--max_steps", "9", "--save_steps", "3", "--save_total_limit", "9", ...more],
-  ];
+  const few = ["--max_steps", "9", "--save_steps", "3", "--save_total_limit", "9"];
+  const argv = [...PROGRAM, ...tiny.train(name, ...few, ...more)];
   const limit = blocks === null ? "" : `trap '' XFSZ; ulimit -f ${blocks};`;
   const { status, stdout, stderr } = spawnSync("sh", ["-c", `${limit} exec "$@"`, "sh", ...argv], { encoding: "utf8" });
   return { status, output: stdout + stderr };
 }
 
-const adapter = (name: string) => readFileSync(join(tiny.dir, name, "adapter_model.safetensors"));
+const adapter = (name: string) => tiny.adapter(name);
 
 test.skipIf(process.platform === "win32")(
   "a full disk leaves the last checkpoint whole and names it; --resume ends as if nothing had happened",

@@ -1,26 +1,19 @@
 import { afterAll, beforeAll, expect, test } from "vitest";
-import { existsSync, mkdirSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, readdirSync, readFileSync, symlinkSync } from "node:fs";
 import { spawnSync } from "node:child_process";
 import { join } from "node:path";
 import process from "node:process";
 import { fileURLToPath } from "node:url";
-import { instructions } from "../../tools/embedded/instructions.ts";
-import { tinyModel } from "../train/tiny_model.ts";
-import { start } from "./process.ts";
+import { start, tinyTask } from "./process.ts";
 
-let tiny: Awaited<ReturnType<typeof tinyModel>>, data: string;
+let tiny: Awaited<ReturnType<typeof tinyTask>>;
 beforeAll(async () => {
-  tiny = await tinyModel();
-  data = join(tiny.dir, "data.jsonl");
-  writeFileSync(data, instructions(1).train.slice(0, 20).map((r) => JSON.stringify(r)).join("\n"));
+  tiny = await tinyTask();
 });
 afterAll(() => tiny.remove());
 
-const argv = (name: string, ...more: string[]) => [
-  ...["train", "--model_name", tiny.model, "--dataset", data, "--output_dir", join(tiny.dir, name), "--samples", "0"],
-  ...["--r", "4", "--num_threads", "1", "--max_steps", "60", "--report_to", "none", ...more],
-];
-const adapter = (name: string) => readFileSync(join(tiny.dir, name, "adapter_model.safetensors"));
+const argv = (name: string, ...more: string[]) => tiny.train(name, ...more);
+const adapter = (name: string) => tiny.adapter(name);
 
 test("a run killed with SIGKILL goes on from its last checkpoint and ends as if nothing had happened", async () => {
   const whole = start(argv("whole"));

@@ -44,6 +44,19 @@ test("roles that templates do not know", async () => {
   ]);
 });
 
+test("turns that the template leaves out or changes", async () => {
+  const plain =
+    "{% for m in messages %}{% if m.role != 'system' %}{{ m.role }}:{{ m.content | trim | upper if m.role == 'user' " +
+    "else m.content }}{% endif %}{% endfor %}{% if add_generation_prompt %}assistant:{% endif %}";
+  const rows = [chat({ role: "system", content: "Be brief." }, { role: "user", content: "Q " }, assistant("a"))];
+  expect(await warnings(rows, {}, withTemplate(tiny, plain))).toEqual([
+    "[WARNING] 1 record has a turn of the role 'system' whose text the chat template leaves out or changes",
+  ]);
+  expect(await warnings([pair("q", "a")], {}, withTemplate(tiny, plain))).toEqual([
+    "[WARNING] 1 record has a turn of the role 'user' whose text the chat template leaves out or changes",
+  ]);
+});
+
 test("marks of the template that are no tokens", async () => {
   const other = withTemplate(
     tiny,

@@ -145,6 +145,7 @@ describe("peft's format", () => {
       await writePeft(dir, adapter);
       mkdirSync(join(dir, "old"));
       writeFileSync(join(dir, "old/adapter_config.json"), readFileSync(join(dir, "adapter_config.json")));
+      expect(() => readPeft(join(dir, "old"))).toThrow("it has no adapter_model.safetensors");
       writeFileSync(join(dir, "old/adapter_model.bin"), "");
       expect(() => readPeft(join(dir, "old"))).toThrow(ConfigError);
       writeFileSync(join(dir, "adapter_config.json"), "{");

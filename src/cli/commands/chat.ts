@@ -1,6 +1,7 @@
 /** `chat`: a conversation in the terminal, or one question with --prompt. @module */
 import process from "node:process";
 import { createInterface } from "node:readline/promises";
+import { ConfigError } from "../../core/errors.ts";
 import { PLAIN } from "../../infer/sample.ts";
 import type { Engine, SampleOptions } from "../../infer/types.ts";
 import type { Message } from "../../tokenizer/types.ts";
@@ -16,6 +17,7 @@ export async function run(settings: Settings, context: CliContext): Promise<numb
   const engine = await openSettingsEngine(settings, context, { slots: 1, waiting: 0 });
   try {
     const system: Message[] = config.system === null ? [] : [{ role: "system", content: config.system }];
+    if (system.length) checkSystem(engine, system);
     if (config.prompt !== null) {
       await answer(engine, [...system, { role: "user", content: config.prompt }], config, terminal, signal);
       return 0;
@@ -25,6 +27,14 @@ export async function run(settings: Settings, context: CliContext): Promise<numb
   } finally {
     await engine.close();
   }
+}
+
+/** @throws {ConfigError} when the template leaves system messages out */
+function checkSystem(engine: Engine, system: readonly Message[]): void {
+  const asked: Message = { role: "user", content: "?" };
+  const [without, wanted] = [[asked], [...system, asked]].map((messages) => engine.prompt(messages));
+  if (without.length !== wanted.length || without.some((id, i) => id !== wanted[i])) return;
+  throw new ConfigError(`Cannot use --system: the chat template of ${engine.model} does not write system messages`);
 }
 
 async function converse(
