@@ -61,7 +61,10 @@ function readValue(name: OptionName, flag: string, words: readonly string[], neg
     const value = words.length === 0 ? true : parseSetting(name, option, words[0]);
     return negated ? !value : value;
   }
-  if (words.length === 0) throw new ConfigError(`Cannot read ${flag}: a value must follow`);
+  if (words.length === 0) {
+    const choices = option.choices ? `, one of ${option.choices.join(", ")}` : "";
+    throw new ConfigError(`Cannot read ${flag}: a value must follow${choices}`);
+  }
   if (option.kind === "list") return words.flatMap((w) => parseSetting(name, option, w) as readonly string[]);
   return parseSetting(name, option, words[0]);
 }

@@ -51,13 +51,31 @@ export function showPlan(s: TrainSetup, config: Config, be: Backend, terminal: T
       `${feed.batchSize}${feed.packTo ? " packs" : " rows"} x ${feed.accumulation} a step; ` +
       `${optim.name}, learning rate ${optim.lr}, ${optim.schedule}, warm-up ${optim.warmupSteps}`,
   );
-  if (optim.lr === 0) terminal.out("[WARNING] The learning rate is 0: nothing will be learnt");
-  if (optim.schedule !== "constant" && optim.warmupSteps >= optim.totalSteps) {
-    terminal.out(
-      `[WARNING] The warm-up takes all ${optim.totalSteps} steps: the learning rate never reaches ${optim.lr}; ` +
-        "lower --warmup_steps",
+  for (const warning of warnings(s, config)) terminal.out(`[WARNING] ${warning}`);
+}
+
+/** What of the settings will not act as it reads, once the steps are known. */
+function warnings({ run: { rows, feed, optim }, stepsPerEpoch }: TrainSetup, config: Config): string[] {
+  const out: string[] = [], steps = optim.totalSteps;
+  if (optim.lr === 0) out.push("The learning rate is 0: nothing will be learnt");
+  if (stepsPerEpoch === 1 && !feed.packTo && feed.batchSize * feed.accumulation > rows.length) {
+    out.push(
+      `A step would take ${feed.batchSize} x ${feed.accumulation} rows and there are ${rows.length}: each takes them all`,
     );
   }
+  if (config.eval_steps > steps) {
+    out.push(
+      `The run ends before --eval_steps ${config.eval_steps}: it is evaluated before the first step and after the last alone` +
+        (config.early_stopping_patience ? ", and never stopped early" : ""),
+    );
+  }
+  if (config.save_steps > steps) {
+    out.push(`The run ends before --save_steps ${config.save_steps}: no checkpoint is written`);
+  }
+  if (optim.schedule !== "constant" && optim.warmupSteps >= optim.totalSteps) {
+    out.push(`The warm-up takes all ${steps} steps: the learning rate never reaches ${optim.lr}; lower --warmup_steps`);
+  }
+  return out;
 }
 
 /**

@@ -116,6 +116,7 @@ const TRAIN_RULES: readonly Rule[] = [
     c.early_stopping_patience > 0 && c.eval_steps === 0
       ? "Cannot use --early_stopping_patience: it acts only with --eval_steps"
       : null,
+  needs("save_total_limit", "--save_steps", (c) => c.save_steps > 0),
   needs("save_method", "--save_model", (c) => c.save_model),
   needs("save_path", "--save_model or --save_gguf", (c) => c.save_model || c.save_gguf),
   needs("quantization", "--save_gguf", (c) => c.save_gguf),

@@ -3,7 +3,9 @@ import { existsSync, readFileSync, statSync } from "node:fs";
 import { ConfigError } from "../core/errors.ts";
 import {
   type Counts,
+  countShared,
   type Dataset,
+  describeCounts,
   openDataset,
   prepare,
   type PrepareOptions,
@@ -81,10 +83,17 @@ export async function loadData(
       : null);
   const cut = chunks ? [`Chunks of ${chunks.size} tokens that share ${chunks.stride}`] : [];
   const all = [...dataset.notes, ...cut, ...notes];
-  const told = (note: string) => [...all, `Held out: ${note}`];
+  const told = (
+    train: Rows,
+    held: Rows,
+    of: string,
+  ) => [...all, `Held out: ${held.length} ${of}`, ...shared(train, held)];
   if (file !== null) {
-    const held = await prepare(await openDataset(file, options), tokenizer, how);
-    return { dataset, rows, heldOut: held.rows, counts, notes: told(`${held.counts.rows} rows of ${file}`) };
+    const held = await prepare(await openDataset(file, options), tokenizer, how), { length } = held.rows;
+    const lost = describeCounts(held.counts).slice(1), suspicious = held.notes.filter((n) => n.startsWith("[WARNING]"));
+    const more = [...lost, ...suspicious].map((note) => `Of ${file}: ${note}`);
+    const notes = [...told(rows, held.rows, `row${length === 1 ? "" : "s"} of ${file}`), ...more];
+    return { dataset, rows, heldOut: held.rows, counts, notes };
   }
   const size = config.eval_split;
   if (size === 0) return { dataset, rows, heldOut: null, counts, notes: all };
@@ -92,7 +101,13 @@ export async function loadData(
     throw new ConfigError(`Cannot hold out ${size} rows: --eval_split takes a share under 1 or a whole number`);
   }
   const { train, eval: heldOut } = splitRows(rows, size, config.seed);
-  return { dataset, rows: train, heldOut, counts, notes: told(`${heldOut.length} of ${rows.length} rows`) };
+  return { dataset, rows: train, heldOut, counts, notes: told(train, heldOut, `of ${rows.length} rows`) };
+}
+
+/** A warning where the held-out loss would praise what was learnt by heart. */
+function shared(train: Rows, held: Rows): string[] {
+  const n = countShared(train, held);
+  return n ? [`[WARNING] ${n} of ${held.length} held-out rows are trained on too: their loss says little`] : [];
 }
 
 /** @throws {ConfigError} for a setting that cannot act on records of this format */

@@ -89,6 +89,7 @@ test("yes-or-no flags take no value, true or false, and a no_ form", () => {
   expect(train("--no_save_gguf").config.save_gguf).toBe(false);
   expect(train("--no-save-gguf").config.save_gguf).toBe(false);
   expect(() => train("--no_max_steps")).toThrow("max_steps takes a value");
+  expect(() => train("--gradient_checkpointing")).toThrow("a value must follow, one of unsloth, true, false");
   expect(() => train("--packing", "maybe")).toThrow("and --packing nothing but true or false");
   expect(() => train("--resume_from_checkpoint", "outputs/checkpoint-10")).toThrow(
     "the newest checkpoint in --output_dir",

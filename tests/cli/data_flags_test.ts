@@ -59,3 +59,23 @@ test("a raw text's default overlap shrinks with its chunks", async () => {
   const { out } = await plan("--raw_text_file", "@book.txt", "--max_seq_length", "64");
   expect(out).toContain("Chunks of 64 tokens that share 16");
 });
+
+const few = ["--dataset", "@alpaca.jsonl", "--max_steps", "3", "--warmup_steps", "0"];
+test.each<[string[], RegExp[]]>([
+  [["--eval_file", "@alpaca.jsonl"], [/\[WARNING\] 2 of 2 held-out rows are trained on too/]],
+  [["--eval_file", "@held.jsonl"], [
+    /^Held out: 1 row of /,
+    /^Of .*held\.jsonl: \[WARNING\] 1 record has an empty answer/,
+  ]],
+  [["--eval_split", "1", "--eval_steps", "9", "--early_stopping_patience", "1"], [
+    /--eval_steps 9: .* never stopped early/,
+  ]],
+  [["--save_steps", "9"], [/\[WARNING\] The run ends before --save_steps 9: no checkpoint is written/]],
+  [["--gradient_accumulation_steps", "9"], [
+    /\[WARNING\] A step would take 2 x 9 rows and there are 2: each takes them all/,
+  ]],
+])("what will not act as it reads is told: %s", async (more, says) => {
+  writeFileSync(at("held.jsonl"), '{"instruction":"e","output":""}\n');
+  const { out } = await plan(...few, ...more);
+  for (const words of says) expect(out).toContainEqual(expect.stringMatching(words));
+});

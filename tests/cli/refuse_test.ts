@@ -59,6 +59,7 @@ const REFUSED: [argv: string, says: RegExp][] = [
   ["--eval_steps 2", /--eval_steps: it acts only/],
   ["--early_stopping_patience 2", /--early_stopping_patience/],
   ["--eval_split 2 --early_stopping_patience 2", /only with --eval_steps/],
+  ["--save_total_limit 3", /--save_total_limit: it acts only with --save_steps/],
   ["--save_method lora", /--save_method: it acts only with --save_model/],
   ["--save_path p", /--save_path: it acts only with/],
   ["--quantization f16", /--quantization: it acts only with --save_gguf/],
