@@ -5,7 +5,7 @@
  */
 import type { Backend } from "../core/backend.ts";
 import { ConfigError } from "../core/errors.ts";
-import type { Counts, Dataset } from "../data/mod.ts";
+import { type Counts, type Dataset, digestRows } from "../data/mod.ts";
 import {
   type LoraOptions,
   type ModelSource,
@@ -32,7 +32,7 @@ import { findModel, type FoundModel } from "./find_model.ts";
 import { loraOptions } from "./lora_options.ts";
 import { planRun } from "./plan_run.ts";
 import type { Settings } from "./settings.ts";
-import { chooseTemplate, findData, loadData } from "./train_data.ts";
+import { chooseTemplate, findData, loadData, type TrainData } from "./train_data.ts";
 
 /** Everything known before the weights are read. */
 export interface TrainSetup {
@@ -87,7 +87,7 @@ export async function setUp(settings: Settings, be: Backend, context: CliContext
     adaptiveRank: adaptiveRank(config, source, lora, steps),
     ...{ patience: config.early_stopping_patience, logEvery: config.logging_steps, dir: config.output_dir },
     ...{ saveEvery: config.save_steps, keep: config.save_total_limit, resume: config.resume },
-    ...{ tensorboard: config.report_to === "tensorboard", settings: fingerprint(config, found, data.counts, steps) },
+    ...{ tensorboard: config.report_to === "tensorboard", settings: fingerprint(config, found, data, steps) },
     signal: context.signal,
   };
   const { checkpoint, memory } = planRun(config, source, be, lora, run);
@@ -171,7 +171,12 @@ function optimOptions(c: Config, totalSteps: number): OptimOptions {
 }
 
 /** What must be the same for a resumed run to be the same run. */
-function fingerprint(c: Config, found: FoundModel, counts: Counts, steps: number): Record<string, unknown> {
+function fingerprint(
+  c: Config,
+  found: FoundModel,
+  { counts, rows }: TrainData,
+  steps: number,
+): Record<string, unknown> {
   const names = [
     ...["max_seq_length", "r", "lora_alpha", "lora_dropout", "bias", "target_modules", "layers", "use_rslora"],
     ...["use_dora", "random_state", "per_device_train_batch_size", "gradient_accumulation_steps", "learning_rate"],
@@ -191,5 +196,6 @@ function fingerprint(c: Config, found: FoundModel, counts: Counts, steps: number
     ...["load_in_fp8"],
   ] as const;
   const same = Object.fromEntries(names.map((n) => [n, c[n]]));
-  return { model: found.name, rows: counts.rows, tokens: counts.tokens, trained: counts.trainedTokens, steps, ...same };
+  const data = { rows: counts.rows, tokens: counts.tokens, trained: counts.trainedTokens, data: digestRows(rows) };
+  return { model: found.name, ...data, steps, ...same };
 }

@@ -25,4 +25,4 @@ export { prepare } from "./prepare.ts";
 export { alpacaPrompt } from "./render.ts";
 export { isDataFile } from "./read/mod.ts";
 export { selectRows } from "./rows.ts";
-export { countShared } from "./shared_rows.ts";
+export { countShared, digestRows } from "./shared_rows.ts";

@@ -1,4 +1,4 @@
-/** Rows of which the model has seen the answers before it is judged by them. @module */
+/** Which rows these are: whether held-out ones are trained on too, and whether a resumed run has the data it began with. @module */
 import type { Row, Rows } from "./types.ts";
 
 /** 53 bits of a row's ids and weights: FNV-1a (Fowler, Noll, Vo) twice, with different beginnings. */
@@ -26,4 +26,14 @@ export function countShared(train: Rows, heldOut: Rows): number {
     held.delete(hash);
   }
   return shared;
+}
+
+/** A number that is the same for the same rows in the same order, and for hardly any others. */
+export function digestRows(rows: Rows): number {
+  let digest = rows.length;
+  for (let i = 0; i < rows.length; i++) {
+    const hash = hashOf(rows.at(i)), low = hash % 0x100000000;
+    digest = (Math.imul(digest ^ low, 0x01000193) ^ Math.imul(hash / 0x100000000, 0x9e3779b1)) >>> 0;
+  }
+  return digest;
 }

@@ -134,6 +134,12 @@ test("an unfinished run is not lost to a new one in its folder; --resume is chec
   );
   const other = await cli(base("unfinished", "--max_steps", "100000", "--learning_rate", "1", "--resume"));
   expect(other.notes.at(-1)).toMatch(/Cannot resume from .*learning_rate was .* and is 1/);
+  const text = readFileSync(data, "utf8");
+  const [first, ...rest] = text.split("\n"); // the same rows in another order: the same counts, another run
+  writeFileSync(data, [...rest, first].join("\n"));
+  const changed = await cli(base("unfinished", "--max_steps", "100000", "--resume"));
+  expect(changed.notes.at(-1)).toMatch(/Cannot resume from .*: data was \d+ and is \d+/);
+  writeFileSync(data, text);
   expect(other.notes.join("\n")).not.toContain("Loading pretrained model");
   const ended = await cli(base("ended", "--save_steps", "2"));
   expect([ended.status, (await cli(base("ended"))).status]).toEqual([0, 0]);
