@@ -90,7 +90,7 @@ function report(e: unknown, terminal: Terminal): number {
     terminal.note("Interrupted");
     return 130;
   }
-  const ours = /^(Config|Format|Data|Memory|Backend|Shape)Error$/.test(error.name);
+  const ours = /^(Config|Format|Data|Memory|Backend|Shape|ContextLength|QueueFull)Error$/.test(error.name);
   const system = typeof (error as { code?: unknown }).code === "string";
   const text = ours || system ? error.message : error.stack ?? error.message;
   terminal.note(`${terminal.paint("red", "Error:")} ${text}`);

@@ -118,8 +118,9 @@ export function ggufPath(dir: string, stem: string, quantization: Quantization):
  * @throws {ConfigError} for what a form cannot express, and when a written file answers otherwise than the trained
  *   model: then the file is kept with the ending .refused
  */
-export async function exportModel(o: ExportOptions): Promise<ExportedFile[]> {
-  const quantizations = o.quantization.map(parseQuantization);
+export async function exportModel(options: ExportOptions): Promise<ExportedFile[]> {
+  const quantizations = [...new Set(options.quantization.map(parseQuantization))];
+  const o = { ...options, quantization: quantizations };
   const changes = changesOf(o.trained);
   const model = mergeModel(o.source, changes);
   mkdirSync(o.outDir, { recursive: true });

@@ -30,7 +30,7 @@ test("train --save_gguf writes each type, compares it, and proposes it for chat 
       "4",
     ],
     ...["--r", "2", "--samples", "0", "--learning_rate", "1e-2", "--report_to", "none"],
-    ...["--save_gguf", "--quantization", "q8_0", "f16", "--save_path", at("gguf")],
+    ...["--save_gguf", "--quantization", "q8_0", "f16", "Q8_0", "--save_path", at("gguf")],
   ]);
   expect(status, notes.join("\n")).toBe(0);
   expect(readdirSync(at("gguf")).sort()).toEqual([
@@ -111,6 +111,9 @@ test("inspect shows a GGUF, an adapter, a folder, and refuses anything else", as
     /r 2, alpha 16[^]*14 pairs, 0 whole tensors[^]*q_proj +r 2, scale 8, \|B·A\| \d/,
   );
   expect(await inspect(tiny.model)).toMatch(/model\.embed_tokens\.weight +f32 +\[320,32\][^]*20 tensors/);
+  await cli(["export", at("out"), "--save_method", "mlx", "--save_path", at("mlx")]);
+  expect(await inspect(at("mlx"))).toMatch(/lora_a +f32 [^]*tensors/);
+  expect((await cli(["inspect", at("gguf")])).notes.at(-1)).toMatch(/it holds model.*\.gguf, .*; name one/);
   const refused = await cli(["inspect", at("data.jsonl")]);
   expect(refused).toMatchObject({ status: 2 });
   expect(refused.notes.at(-1)).toContain(".gguf, .safetensors and folders");

@@ -72,6 +72,12 @@ test("chat answers a prompt, and piped lines as a conversation", async () => {
   several.child.stdin!.end("one\n/clear\ntwo\n");
   expect(await several.ended, several.output()).toBe(0);
   expect(several.output().match(/The answer was cut after 3 tokens/g)).toHaveLength(2);
+  const short = start(["chat", tiny.model, "--max_tokens", "3", "--num_threads", "1", "--max_seq_length", "32"]);
+  short.child.stdin!.end(`${"What can the owl do? ".repeat(9)}\nHi\n`);
+  expect(await short.ended, short.output()).toBe(0);
+  expect(short.output()).toMatch(
+    /the context holds 32, one of them for the answer; \/clear starts anew\n[^]*cut after/,
+  );
 });
 
 test("serve answers over HTTP until SIGINT, which ends it with status 0", async () => {

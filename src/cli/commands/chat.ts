@@ -2,6 +2,7 @@
 import process from "node:process";
 import { createInterface } from "node:readline/promises";
 import { ConfigError } from "../../core/errors.ts";
+import { ContextLengthError } from "../../infer/errors.ts";
 import { PLAIN } from "../../infer/sample.ts";
 import type { Engine, SampleOptions } from "../../infer/types.ts";
 import type { Message } from "../../tokenizer/types.ts";
@@ -51,9 +52,14 @@ async function converse(
       messages = [...system];
       continue;
     }
-    messages.push({ role: "user", content: line });
-    const text = await answer(engine, messages, config, terminal, signal);
-    messages.push({ role: "assistant", content: text });
+    const asked: Message[] = [...messages, { role: "user", content: line }];
+    try {
+      const text = await answer(engine, asked, config, terminal, signal);
+      messages = [...asked, { role: "assistant", content: text }];
+    } catch (e) {
+      if (!(e instanceof ContextLengthError)) throw e;
+      terminal.note(`${e.message}; /clear starts anew`);
+    }
   }
 }
 

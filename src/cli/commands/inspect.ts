@@ -1,5 +1,5 @@
 /** `inspect`: what is in a GGUF, a safetensors file, a model folder or an adapter, without loading it. @module */
-import { existsSync, statSync } from "node:fs";
+import { existsSync, readdirSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { ConfigError } from "../../core/errors.ts";
 import { adapterParts } from "../../formats/adapter.ts";
@@ -37,7 +37,10 @@ function inspectFile(path: string, terminal: Terminal): void {
 function inspectFolder(path: string, terminal: Terminal): void {
   const index = join(path, "model.safetensors.index.json");
   if (!existsSync(join(path, "model.safetensors")) && !existsSync(index)) {
-    throw new ConfigError(`Cannot inspect ${path}: it holds neither an adapter nor model.safetensors`);
+    const files = readdirSync(path).filter((name) => /\.(gguf|safetensors)$/.test(name)).sort();
+    if (files.length === 1) return inspectFile(join(path, files[0]), terminal);
+    const what = files.length ? `${files.join(", ")}; name one` : "neither an adapter nor a .gguf or .safetensors file";
+    throw new ConfigError(`Cannot inspect ${path}: it holds ${what}`);
   }
   const file = openSafetensorsFolder(path);
   listTensors([...file.tensors.values()], terminal);
