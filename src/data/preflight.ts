@@ -38,7 +38,6 @@ export function describeCounts(c: Counts): string[] {
  */
 export function showExample(row: Row, tokenizer: Tokenizer, o: ShowOptions = {}): string {
   const { color = false, limit = 400 } = o, n = row.ids.length;
-  const head = n > limit ? Math.ceil(limit / 2) : n, tail = n > limit ? n - Math.floor(limit / 2) : n;
   let text = "", lit = false;
   const units = (from: number, to: number): string => {
     let out = "";
@@ -56,10 +55,27 @@ export function showExample(row: Row, tokenizer: Tokenizer, o: ShowOptions = {})
     lit = trained;
     return change + piece;
   };
-  text += units(0, head);
-  if (tail > head) text += `${lit ? "\x1b[0m" : ""} … ${number(tail - head)} tokens … ${lit ? "\x1b[32m" : ""}`;
-  text += units(tail, n);
+  let shown = 0;
+  const skip = (to: number) => {
+    if (to > shown) text += `${lit ? "\x1b[0m" : ""} … ${number(to - shown)} tokens … ${lit ? "\x1b[32m" : ""}`;
+  };
+  for (const [from, to] of partsShown(row, limit)) {
+    skip(from);
+    text += units(from, to);
+    shown = to;
+  }
+  skip(n);
   return text + (lit ? "\x1b[0m" : "");
+}
+
+/** The parts of a long row that are shown: both ends, or the beginning and what is trained first where neither end is. */
+function partsShown({ ids, weights }: Row, limit: number): [number, number][] {
+  const n = ids.length, half = Math.floor(limit / 2);
+  if (n <= limit) return [[0, n]];
+  const head = limit - half, first = weights.indexOf(1), isTrained = (from: number) => weights.indexOf(1, from) >= 0;
+  if (first < head || first < 0 || isTrained(n - half)) return [[0, head], [n - half, n]];
+  const from = Math.max(head, first - Math.floor(half / 4));
+  return [[0, head], [from, Math.min(n, from + half)]];
 }
 
 /** Most tokens that one character is looked for in: four bytes, and a letter's parts before and after them. */

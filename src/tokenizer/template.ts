@@ -37,7 +37,8 @@ export class ChatRenderer {
     let parsed = this.#parsed.get(text);
     if (!parsed) {
       try {
-        parsed = new Template(text);
+        // As Python reads files and jinja2 its source: every line end is a line feed. A byte-order mark is no text.
+        parsed = new Template(text.replace(/^\ufeff/, "").replace(/\r\n?/g, "\n"));
       } catch (e) {
         throw new ConfigError(`Cannot read the chat template of '${this.source}': ${sentence(e)}`);
       }

@@ -211,5 +211,8 @@ describe("an example is shown", () => {
   test("in colour", () => expect(showExample(r, tiny, { color: true })).toBe("<s>q⏎\n\x1b[32mé·</s>\x1b[0m"));
   test("with its middle left out when it is long", () => {
     expect(showExample(r, tiny, { limit: 4 })).toBe("<s>q … 3 tokens … [·][</s>]");
+    const ids = Int32Array.from(bytes("abcdefghijklmnop")), weights = new Uint8Array(16);
+    weights.fill(1, 8, 10); // what is trained is shown, wherever it stands
+    expect(showExample({ ...r, ids, weights }, tiny, { limit: 8 })).toBe("abcd … 3 tokens … h[i][j]k … 5 tokens … ");
   });
 });

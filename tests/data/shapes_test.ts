@@ -1,6 +1,7 @@
 /** Records as the world publishes them: calls of functions, speakers, columns. What they mean is in the named sources. */
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
+import { fileURLToPath } from "node:url";
 import { join } from "node:path";
 import { afterAll, describe, expect, test } from "vitest";
 import { type Example, openDataset, prepare } from "../../src/data/mod.ts";
@@ -97,6 +98,22 @@ describe("a call of a function is the same in every shape it is published in", (
   ];
   test.each(shapes)("%s", async (_, record) => expect(await first(record)).toEqual(WANTED));
 
+  test("what Parquet's shared columns lack is absent, not null", async () => {
+    // As make_parquet.py makes it.
+    const d = await openDataset(fileURLToPath(new URL("fixtures/calls.parquet", import.meta.url)));
+    for await (const { example } of d.examples()) {
+      const { messages, tools } = example as Chat;
+      expect(messages[0]).toEqual({ role: "user", content: "Weather and time?" });
+      const [weather, time] = messages[1]!.tool_calls as { function: { arguments: unknown } }[];
+      expect([weather!.function.arguments, time!.function.arguments]).toEqual([{ city: "Paris", days: 2 }, {
+        zone: "CET",
+      }]);
+      expect(messages.slice(2)).toEqual([{ role: "tool", content: "sunny", tool_call_id: "weather_1" }, end]);
+      expect((tools![0] as typeof tool).function.parameters).toEqual({
+        ...{ type: "object", properties: { city: { type: "string" } } },
+      });
+    }
+  });
   test("calls in turns that follow each other were made at once", async () => {
     const turn = { role: "tool_call", content: json(named) };
     const { messages } = await first({ messages: [user, turn, turn, result, result, end] }) as Chat;

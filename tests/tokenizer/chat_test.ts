@@ -79,6 +79,11 @@ describe("a template", () => {
       "53101",
     );
   });
+  test("has line feeds for line ends, wherever its file was saved", () => {
+    const unix = "{% for m in messages %}\n{{ m.role }}:\n  {{ m.content }}\n{% endfor %}\nend\n";
+    expect(render("\ufeff" + unix.replaceAll("\n", "\r\n"))).toBe(render(unix));
+    expect(render(unix)).toBe("user:\n  hi\nend"); // jinja2 3.1, trim_blocks and lstrip_blocks
+  });
   test("gets dates in English", () => {
     expect(formatDate("%d %b %Y, %B %A %-d %H:%M:%S%%", WHEN)).toBe("26 Jul 2024, July Friday 26 09:05:00%");
     expect(() => formatDate("%Q", WHEN)).toThrow("%Q");
