@@ -19,7 +19,9 @@ import { pathToFileURL } from "node:url";
 import { type Candidate, selectBackend } from "./ffi/select.ts";
 import type { Backend, MemoryInfo } from "./src/core/backend.ts";
 import { EMBEDDED, embeddedFile } from "./src/cli/assets.ts";
-import { openDataset, prepare, type PrepareOptions } from "./src/data/mod.ts";
+import { checkOptions, LOAD_OPTIONS, TRAIN_OPTIONS } from "./src/cli/library_options.ts";
+import { ConfigError } from "./src/core/errors.ts";
+import { describeCounts, digestRows, openDataset, prepare, type PrepareOptions } from "./src/data/mod.ts";
 import { type ExportedFile, type ExportFormat, exportModel, trainedPart } from "./src/export/mod.ts";
 import { downloadDataset, downloadModel, type HubOptions, isHubId } from "./src/hub/mod.ts";
 import { createEngine } from "./src/infer/engine.ts";
@@ -66,8 +68,8 @@ export interface LoadPretrainedOptions extends HubOptions {
   loraDropout?: number;
   useRslora?: boolean;
   useDora?: boolean;
-  /** Endings of module names. Default: every linear of a block. */
-  targetModules?: readonly string[];
+  /** Endings of module names, or a regular expression of whole names. Default: every linear of a block, "all-linear". */
+  targetModules?: readonly string[] | string;
   /** Seed of the adapters' start. Default 3407. */
   randomState?: number;
   /** true: keep only the blocks' inputs and recompute; "offload": keep those in host memory. Default false. */
@@ -99,6 +101,7 @@ export interface LanguageModel {
  * @throws {ConfigError | FormatError | MemoryError} what is wrong with the name, the files or the size
  */
 export async function loadPretrained(name: string, o: LoadPretrainedOptions = {}): Promise<LanguageModel> {
+  checkOptions(o, LOAD_OPTIONS);
   const path = await locate(name, EMBEDDED.model, () => downloadModel(name, o));
   const source = openModel(path), tokenizer = loadTokenizer(path), { config } = source;
   const { log = () => {}, threads, memoryLimit } = o;
@@ -175,17 +178,24 @@ export interface TrainModelOptions {
   resume?: boolean;
   signal?: AbortSignal;
   onEvent?: (event: TrainEvent) => void;
+  /** Gets sentences about the data: what was recognised, what is probably not meant. */
+  log?: (sentence: string) => void;
 }
 
 /**
  * Trains the adapters on a file, a folder, a Hub dataset, or records in memory.
- * @throws {DataError} when nothing can be trained on it, or a loss is not finite
+ * @throws {DataError} when nothing can be trained on it, or a loss is not finite; {ConfigError} for an option that cannot act
  */
 export async function trainModel(
   m: LanguageModel,
   data: string | readonly Record<string, unknown>[],
   o: TrainModelOptions = {},
 ): Promise<TrainResult> {
+  checkOptions(o, TRAIN_OPTIONS);
+  if ((o.evalSteps || o.patience) && !o.heldOut) {
+    throw new ConfigError(`Cannot use ${o.evalSteps ? "evalSteps" : "patience"}: it acts only with heldOut`);
+  }
+  if (o.patience && !o.evalSteps) throw new ConfigError("Cannot use patience: it acts only with evalSteps");
   const rows = await rowsOf(m, data, o), heldOut = o.heldOut ? await rowsOf(m, o.heldOut, o) : null;
   const seed = o.seed ?? 3407,
     feed = {
@@ -197,6 +207,7 @@ export async function trainModel(
     ...{ weightDecay: o.weightDecay ?? 0.01, maxGradNorm: o.maxGradNorm ?? 1, schedule: o.schedule ?? "linear" },
     ...{ warmupSteps: o.warmupSteps ?? 5, totalSteps: o.maxSteps ?? 400 },
   };
+  const settings = { model: m.name, feed, optim, rows: rows.length, data: digestRows(rows) };
   try {
     return await train({
       ...{ model: m.model, rows, heldOut, feed, optim, smoothing: 0, evalBatchSize: 4, evalEvery: o.evalSteps ?? 0 },
@@ -207,7 +218,7 @@ export async function trainModel(
         saveEvery: o.saveSteps ?? 0,
         keep: 2,
       },
-      ...{ resume: o.resume ?? false, tensorboard: false, settings: { model: m.name, feed, optim, rows: rows.length } },
+      ...{ resume: o.resume ?? false, tensorboard: false, settings },
       ...(o.signal ? { signal: o.signal } : {}),
       ...(o.onEvent ? { on: o.onEvent } : {}),
     });
@@ -222,7 +233,10 @@ async function rowsOf(m: LanguageModel, data: string | readonly Record<string, u
   const records = typeof path !== "string" && o.format ? path.map(o.format) : path;
   const options: PrepareOptions = { maxLength: m.maxSeqLength, vocab: m.source.config.vocab };
   const trainOn = o.trainOn ? { trainOn: o.trainOn } : {};
-  return (await prepare(await openDataset(records), m.tokenizer, { ...options, ...trainOn })).rows;
+  const dataset = await openDataset(records);
+  const { rows, counts, notes } = await prepare(dataset, m.tokenizer, { ...options, ...trainOn });
+  for (const note of [...dataset.notes, ...notes, ...describeCounts(counts)]) o.log?.(note);
+  return rows;
 }
 
 /** Writes the merged model as GGUF, one file a type, each compared with the trained model. */
@@ -231,7 +245,11 @@ export function saveGguf(
   dir: string,
   o: { quantization?: readonly string[]; log?: (sentence: string) => void } = {},
 ): Promise<ExportedFile[]> {
-  return save(m, dir, ["gguf"], o.quantization ?? ["q8_0"], o.log);
+  const { quantization = ["q8_0"] } = o;
+  if (quantization.length === 0) {
+    return Promise.reject(new ConfigError("Cannot save a GGUF: quantization names no type"));
+  }
+  return save(m, dir, ["gguf"], quantization, o.log);
 }
 
 /** Writes the adapter in PEFT's format, or with `method` the merged model as a Hugging Face folder. */

@@ -17,11 +17,12 @@ interface Marked {
 /** Variables for the library. Functions among them stay as they are. */
 export function markNumbers(variables: Record<string, unknown>): Marked {
   if (!hasExact(variables)) return { value: variables, restore: (text) => text };
-  const written = JSON.stringify(variables), stem = STEMS.find((s) => !written.includes(s));
+  const written = JSON.stringify(variables, (_, v) => typeof v === "bigint" ? String(v) : v);
+  const stem = STEMS.find((s) => !written.includes(s));
   if (stem === undefined) throw new RangeError("its numbers cannot be told from those that stand for them");
   const kept: string[] = [];
   const mark = (value: unknown): unknown => {
-    if (value instanceof ExactNumber) return Number(stem + String(kept.push(value.text)).padStart(5, "0"));
+    if (isExact(value)) return Number(stem + String(kept.push(String(value))).padStart(5, "0"));
     if (Array.isArray(value)) return value.map(mark);
     if (typeof value !== "object" || value === null) return value;
     return Object.fromEntries(Object.entries(value).map(([k, v]) => [k, mark(v)]));
@@ -32,7 +33,11 @@ export function markNumbers(variables: Record<string, unknown>): Marked {
   return { value, restore };
 }
 
+/** A number JavaScript would write otherwise, or cannot write: records in memory may hold bigints. */
+function isExact(value: unknown): value is ExactNumber | bigint {
+  return value instanceof ExactNumber || typeof value === "bigint";
+}
+
 function hasExact(value: unknown): boolean {
-  if (typeof value !== "object" || value === null) return false;
-  return value instanceof ExactNumber || Object.values(value).some(hasExact);
+  return isExact(value) || (typeof value === "object" && value !== null && Object.values(value).some(hasExact));
 }

@@ -106,7 +106,7 @@ function writeCalls(messages: readonly Message[]): Message[] {
 
 /** JSON with a space after each comma and colon, as Python's json.dumps and so every template's `tojson` writes it. */
 export function pythonJson(value: unknown): string {
-  if (value instanceof ExactNumber) return value.text;
+  if (value instanceof ExactNumber || typeof value === "bigint") return String(value);
   if (Array.isArray(value)) return `[${value.map(pythonJson).join(", ")}]`;
   if (typeof value === "object" && value !== null) {
     const pairs = Object.entries(value).filter(([, v]) => v !== undefined);

@@ -64,6 +64,29 @@ test("what is wrong with a name or an option is an error of ours, and nothing st
   await expect(library.loadPretrained(join(tiny.dir, "none"))).rejects.toThrow(library.ConfigError);
   await expect(load({ backend: "cuba" })).rejects.toThrow('Cannot use backend "cuba"');
   await expect(load({ targetModules: ["w_proj"] })).rejects.toThrow("Cannot adapt 'w_proj'");
+  await expect(load({ r: 0 })).rejects.toThrow("Cannot set r to 0: it takes 1 to 1024");
+  await expect(load({ lora_alpha: 3 } as never)).rejects.toThrow("Unknown option lora_alpha: did you mean loraAlpha?");
+  const model = await load({ targetModules: "all-linear" }), rows = [{ instruction: "a", output: "b" }];
+  const refused = async (o: object, words: string) => {
+    const training = library.trainModel(model, rows, { ...o, outputDir: join(tiny.dir, "refused") });
+    await expect(training).rejects.toThrow(words);
+  };
+  await refused({ max_steps: 2 }, "Unknown option max_steps: did you mean maxSteps?");
+  await refused({ maxSteps: -2 }, "Cannot set maxSteps to -2");
+  await refused({ learningRate: NaN }, "Cannot set learningRate to NaN: it takes a number");
+  await refused({ evalSteps: 2 }, "evalSteps: it acts only with heldOut");
+  await refused({ heldOut: rows, patience: 2 }, "patience: it acts only with evalSteps");
+  await expect(library.saveGguf(model, tiny.dir, { quantization: [] })).rejects.toThrow("quantization names no type");
+  model.close();
+});
+
+test("what is found in the data is told", async () => {
+  const model = await load(), said: string[] = [];
+  const row = { instruction: "a", output: "", id: 12345678901234567890n };
+  const o = { maxSteps: 1, outputDir: join(tiny.dir, "told"), log: (sentence: string) => said.push(sentence) };
+  await library.trainModel(model, [row], o);
+  expect(said.join("\n")).toMatch(/Columns not used: id[^]*\[WARNING\] 1 record has an empty answer[^]*Rows 1 from 1/);
+  model.close();
 });
 
 test("the engine of a trained model serves over HTTP", async () => {

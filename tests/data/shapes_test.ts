@@ -140,6 +140,18 @@ describe("a call of a function is the same in every shape it is published in", (
     });
     expect(tinyTokenizer().decode(rows.at(0).ids)).toContain('"arguments": {"id": 9007199254740993, "x": 2.0}');
   });
+  test("arguments of records in memory may be bigints", async () => {
+    const turn = { ...call, tool_calls: [{ function: { name: "f", arguments: { id: 2n ** 64n } } }] };
+    const knows = withTemplate(
+      tinyTokenizer(),
+      "{{ tools | tojson }}{% for m in messages %}{{ m | tojson }}{% endfor %}",
+    );
+    const rows = [{ messages: [user, turn], tools: [tool] }];
+    for (const tokenizer of [tinyTokenizer(), knows]) {
+      const made = await prepare(await openDataset(rows), tokenizer, { maxLength: 4096, trainOn: "all" });
+      expect(tokenizer.decode(made.rows.at(0).ids)).toContain('{"id": 18446744073709551616}');
+    }
+  });
   test("arguments under an unknown name are refused, not dropped", async () => {
     const turn = { role: "tool_call", content: json({ name: "f", args: { x: 1 } }) };
     await expect(first({ messages: [user, turn, end] })).rejects.toThrow("a call of 'f' has 'args' and no arguments");

@@ -19,7 +19,7 @@ export interface Format {
 export function textOf(record: Readonly<Record<string, unknown>>, column: string): string {
   const value = record[column];
   if (typeof value === "string") return value;
-  if (typeof value === "number" || typeof value === "boolean" || value instanceof ExactNumber) return String(value);
+  if (["number", "boolean", "bigint"].includes(typeof value) || value instanceof ExactNumber) return String(value);
   throw new DataError(`its '${column}' is ${kindOf(value)} and should be a text`);
 }
 
