@@ -23,7 +23,7 @@ import { checkOptions, LOAD_OPTIONS, TRAIN_OPTIONS } from "./src/cli/library_opt
 import { ConfigError } from "./src/core/errors.ts";
 import { describeCounts, digestRows, openDataset, prepare, type PrepareOptions } from "./src/data/mod.ts";
 import { type ExportedFile, type ExportFormat, exportModel, trainedPart } from "./src/export/mod.ts";
-import { downloadDataset, downloadModel, type HubOptions, isHubId } from "./src/hub/mod.ts";
+import { downloadDataset, downloadModel, type HubOptions, isDatasetId, isHubId } from "./src/hub/mod.ts";
 import { createEngine } from "./src/infer/engine.ts";
 import { DecoderRunner } from "./src/infer/runner.ts";
 import { PLAIN } from "./src/infer/sample.ts";
@@ -143,10 +143,15 @@ function memoryCalls(be: Backend): Pick<LanguageModel, "memory" | "resetPeakMemo
 }
 
 /** A path as it is, "embedded" as this package's own file, anything else from the Hub. */
-async function locate(name: string, embedded: string, download: () => Promise<string>): Promise<string> {
+async function locate(
+  name: string,
+  embedded: string,
+  download: () => Promise<string>,
+  isId = isHubId,
+): Promise<string> {
   if (existsSync(name)) return name;
   if (name === "embedded") return await embeddedFile(new URL("./", import.meta.url), embedded);
-  return isHubId(name) ? await download() : name;
+  return isId(name) ? await download() : name;
 }
 
 /** How a model is trained; defaults are unsloth-cli.py's, the loss is on the answers only. */
@@ -229,7 +234,9 @@ export async function trainModel(
 }
 
 async function rowsOf(m: LanguageModel, data: string | readonly Record<string, unknown>[], o: TrainModelOptions) {
-  const path = typeof data === "string" ? await locate(data, EMBEDDED.data, () => downloadDataset(data)) : data;
+  const path = typeof data === "string"
+    ? await locate(data, EMBEDDED.data, () => downloadDataset(data), isDatasetId)
+    : data;
   const records = typeof path !== "string" && o.format ? path.map(o.format) : path;
   const options: PrepareOptions = { maxLength: m.maxSeqLength, vocab: m.source.config.vocab };
   const trainOn = o.trainOn ? { trainOn: o.trainOn } : {};

@@ -33,8 +33,8 @@ const MODEL = {
 // deno-fmt-ignore
 const DATA = {
   dataset: { kind: "text", default: null, unsloth: true,
-    help: "A .json, .jsonl, .csv, .parquet, .txt or .md file, a folder, or a Hub id; yahma/alpaca-cleaned if only " +
-      "--model_name is given." },
+    help: "A .json, .jsonl, .csv, .parquet, .txt or .md file, a folder, or a Hub id (org/name, or org/name/folder " +
+      "for a part); yahma/alpaca-cleaned if only --model_name is given." },
   columns: { kind: "list", default: [], help: "Renames columns: instruction=question output=answer." },
   chat_template: { kind: "text", default: null, on: ["train", "chat", "serve"],
     help: "alpaca (the published prompt), chatml, or a Jinja file. None: the model's own template, alpaca where it has none." },

@@ -7,7 +7,7 @@ import { join } from "node:path";
 import { ConfigError } from "../core/errors.ts";
 import { isPeftAdapter, parsePeftConfig, readJsonObject } from "../formats/peft.ts";
 import { isDataFile } from "../data/mod.ts";
-import { downloadDataset, downloadModel, isHubId } from "../hub/mod.ts";
+import { downloadDataset, downloadModel, isDatasetId, isHubId } from "../hub/mod.ts";
 import { EMBEDDED, embeddedFile } from "./assets.ts";
 import type { Config } from "./config.ts";
 import type { CliContext } from "./context.ts";
@@ -69,7 +69,7 @@ export async function findDataset(name: string, config: Config, context: CliCont
   if (existsSync(name)) return name;
   if (name === "embedded") return await embeddedFile(context.packageUrl, EMBEDDED.data);
   // A Hub id that ends as a file does is a file whose path is wrong.
-  if (!isHubId(name) || isDataFile(name)) {
+  if (!isDatasetId(name) || isDataFile(name)) {
     throw new ConfigError(
       `Cannot find the dataset ${JSON.stringify(name)}: there is no such path, and it is no Hub id`,
     );

@@ -59,11 +59,33 @@ function ggufFile(repo: string, files: readonly RepoFile[], file: string): RepoF
 const ROWS = /\.(parquet|jsonl|json|csv)$/;
 const NOT_ROWS = /(^|\/)(dataset_infos?|state|dataset_dict|config)\.json$/;
 
+/** A folder that is named after a split and so is no part of its own. */
+const SPLIT_FOLDER = /^(train|data)$/i;
+
+/** The part of a dataset a file belongs to: its folder, without those named after splits; "" at the top. */
+function partOf({ path }: RepoFile): string {
+  return path.split("/").slice(0, -1).filter((name) => !SPLIT_FOLDER.test(name)).join("/");
+}
+
 /**
- * The files of a dataset's train split, in one format: parquet before jsonl, json and csv.
- * @throws {ConfigError} when there are none
+ * The files of a dataset's train split, in one format: parquet before jsonl, json and csv. Of several parts, which folders
+ * are, the one named is taken, or the one file at the top: joined they would be another dataset.
+ * @param part folder inside the repository, or null
+ * @throws {ConfigError} when there are none, or several parts of which none is named
  */
-export function datasetFiles(repo: string, files: readonly RepoFile[]): RepoFile[] {
+export function datasetFiles(repo: string, all: readonly RepoFile[], part: string | null): RepoFile[] {
+  const files = part === null ? all : all.filter((f) => f.path.startsWith(`${part}/`));
+  const found = trainFiles(part === null ? repo : `${repo}/${part}`, files);
+  const parts = [...new Set(found.map(partOf))].sort();
+  if (part !== null || parts.length === 1) return found;
+  const top = found.filter((f) => partOf(f) === ""), folders = parts.filter((p) => p !== "");
+  if (top.length === 1) return top;
+  throw new ConfigError(
+    `Cannot choose a part of the dataset ${repo}: it holds ${folders.join(", ")}; name one, as ${repo}/${folders[0]}`,
+  );
+}
+
+function trainFiles(repo: string, files: readonly RepoFile[]): RepoFile[] {
   const rows = files.filter((f) => ROWS.test(f.path) && !NOT_ROWS.test(f.path));
   const train = rows.filter((f) => /(^|[/_.-])train([/_.-]|$)/.test(f.path));
   // Files named after no split at all are the train split; those of test and validation never are.

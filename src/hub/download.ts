@@ -42,6 +42,14 @@ export interface HubOptions {
 /** A name of the form org/name, or org/name/file.gguf. */
 const REPO = /^([\w.-]+\/[\w.-]+)(?:\/(.+\.gguf))?$/;
 
+/** The same of a dataset: org/name, or org/name/folder for a part of it. */
+const DATASET = /^([\w.-]+\/[\w.-]+)(?:\/([\w./ -]+?))?\/?$/;
+
+/** Whether a name can be that of a dataset on the Hub, or of a part of one. */
+export function isDatasetId(name: string): boolean {
+  return DATASET.test(name) && !name.startsWith(".");
+}
+
 /** Whether a name can be a Hub id; whether a file or folder of that name exists is for the caller to look at first. */
 export function isHubId(name: string): boolean {
   return REPO.test(name) && !name.startsWith(".");
@@ -63,12 +71,22 @@ export async function downloadModel(name: string, o: HubOptions = {}): Promise<s
 }
 
 /**
- * A dataset's train split.
+ * A dataset's train split; `name` is `org/name`, or `org/name/folder` where the repository holds several parts.
  * @returns the one file, or the folder when there are several
+ * @throws {ConfigError} when there is none, or several parts of which none is named
  */
 export async function downloadDataset(name: string, o: HubOptions = {}): Promise<string> {
-  const { dir, files } = await fetchSnapshot("dataset", name, o, (all) => datasetFiles(name, all));
-  return files.length === 1 ? join(dir, files[0]) : dir;
+  const [, repo, part = null] = DATASET.exec(name) ?? [];
+  if (!repo) throw new ConfigError(`Cannot download ${JSON.stringify(name)}: a dataset's id looks like org/name`);
+  const { dir, files } = await fetchSnapshot("dataset", repo, o, (all) => datasetFiles(repo, all, part));
+  return files.length === 1 ? join(dir, files[0]) : join(dir, part ?? commonFolder(files));
+}
+
+/** The folder all files lie in; "" for the top. What else lies beside it may be of another part. */
+function commonFolder(files: readonly string[]): string {
+  const folders = files.map((path) => path.split("/").slice(0, -1));
+  const shared = folders[0].findIndex((name, i) => folders.some((f) => f[i] !== name));
+  return folders[0].slice(0, shared < 0 ? undefined : shared).join("/");
 }
 
 interface Snapshot {

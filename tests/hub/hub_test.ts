@@ -1,9 +1,9 @@
 import { afterAll, afterEach, beforeAll, expect, test } from "vitest";
-import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { basename, join } from "node:path";
 import process from "node:process";
-import { downloadDataset, downloadModel, isHubId, uploadFolder } from "../../src/hub/mod.ts";
+import { downloadDataset, downloadModel, isDatasetId, isHubId, uploadFolder } from "../../src/hub/mod.ts";
 import { modelFiles } from "../../src/hub/choose_files.ts";
 import { HubServer } from "./hub_server.ts";
 
@@ -25,6 +25,12 @@ const repos = () => ({
     "README.md": text("x"),
     "data/train-00000-of-00001.parquet": weights,
     "data/test-00000-of-00001.parquet": weights.subarray(2),
+  },
+  "datasets/org/parts": {
+    "main/train-0.jsonl": text("{}"),
+    "main/test-0.jsonl": text("{}"),
+    "socratic/train-0.jsonl": text("{}"),
+    "socratic/train-1.jsonl": text("{}"),
   },
   "datasets/org/plain": { "alpaca.json": text("[]"), "dataset_infos.json": text("{}") },
 });
@@ -114,6 +120,18 @@ test("a dataset gives its train split: the one file", async () => {
   const o = options();
   expect(basename(await downloadDataset("org/rows", o))).toBe("train-00000-of-00001.parquet");
   expect(basename(await downloadDataset("org/plain", o))).toBe("alpaca.json");
+});
+
+test("a dataset of several parts is not joined: one must be named", async () => {
+  const o = options();
+  await expect(downloadDataset("org/parts", o)).rejects.toThrow(
+    "Cannot choose a part of the dataset org/parts: it holds main, socratic; name one, as org/parts/main",
+  );
+  const folder = await downloadDataset("org/parts/socratic", o);
+  expect([basename(folder), readdirSync(folder)]).toEqual(["socratic", ["train-0.jsonl", "train-1.jsonl"]]);
+  expect(basename(await downloadDataset("org/parts/main", o))).toBe("train-0.jsonl");
+  await expect(downloadDataset("org/parts/none", o)).rejects.toThrow("Cannot read the dataset org/parts/none");
+  expect(["org/parts/main", "org/parts", "./org/parts", "org"].map(isDatasetId)).toEqual([true, true, false, false]);
 });
 
 test("the token is sent, and its absence is explained", async () => {
