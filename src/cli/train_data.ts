@@ -69,6 +69,7 @@ export async function loadData(
     maxLength,
     // A template that was asked for is used for completions too, which are joined as they stand without one.
     template: config.chat_template === "alpaca" ? "alpaca" : config.chat_template === null ? "auto" : "chat",
+    ...(config.chat_template === null ? {} : { templateName: `the chat template ${config.chat_template}` }),
     trainOn: config.train_on_inputs ? "all" : config.response_turns === "last" ? "last" : "answers",
     preference: config.preference,
     vocab: source.config.vocab,

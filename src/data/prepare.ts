@@ -203,7 +203,11 @@ function nothingTrained(counts: Counts, o: PrepareOptions): DataError {
 }
 
 function describe(dataset: Dataset, tokenizer: Tokenizer, o: PrepareOptions, seen: Seen): string[] {
-  const names = { chat: "the model's chat template", alpaca: "the Alpaca template", plain: "none, the text as it is" };
+  const names = {
+    chat: o.templateName ?? "the model's chat template",
+    alpaca: "the Alpaca template",
+    plain: "none, the text as it is",
+  };
   // Files of plain text are cut into chunks and never rendered.
   const renderings: Rendering[] = seen.renderings.size ? [...seen.renderings] : ["plain"];
   const template = renderings.map((r) => names[r]).join(" and ");

@@ -111,6 +111,8 @@ export interface PrepareOptions {
   maxLength: number;
   /** "auto": the model's chat template where it has one, else the Alpaca template for instructions; completions and texts as they are. */
   template?: "auto" | "alpaca" | "chat";
+  /** What the notes call the chat template. Default "the model's chat template". */
+  templateName?: string;
   /** What is trained: every assistant turn (default), the last one, or every token. */
   trainOn?: "answers" | "last" | "all";
   /** For preference records: "chosen" trains on the chosen answer; "refuse" (default) throws. */

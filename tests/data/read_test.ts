@@ -23,6 +23,11 @@ async function read(name: string, body: string | Uint8Array): Promise<RawRecord[
 const brief = (records: RawRecord[]) => records.map((r) => [r.line, r.value ?? r.bad]);
 
 describe(".jsonl", () => {
+  test("may be one array, as some are saved", async () => {
+    for (const text of ['[{"a":1},{"a":2}]', '\ufeff[\n{"a":1},\r\n{"a":2}\n]\n', ' \n[{"a":1},{"a":2}]']) {
+      expect((await read("array.jsonl", text)).map((r) => r.value)).toEqual([{ a: 1 }, { a: 2 }]);
+    }
+  });
   test("gives a record a line; a byte-order mark, CRLF and a last line without an end do not matter", async () => {
     expect(brief(await read("a.jsonl", '\ufeff{"a":1}\r\n{"a":"é😀"}'))).toEqual([[1, { a: 1 }], [2, { a: "é😀" }]]);
   });

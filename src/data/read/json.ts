@@ -23,6 +23,19 @@ export function* readJson(path: string): Generator<RawRecord> {
   else throw new DataError(`Cannot read '${path}': it begins with neither [ nor {`, path, 1);
 }
 
+/** Records of a .jsonl file: one object a line, or, since some are saved so, one array. */
+export function* readJsonl(path: string): Generator<RawRecord> {
+  yield* beginsAsArray(path) ? readArray(path) : readJsonLines(path);
+}
+
+function beginsAsArray(path: string): boolean {
+  for (const piece of readPieces(path)) {
+    const text = piece.subarray(piece[0] === 0xef ? 3 : 0), first = text.find((b) => b > SPACE);
+    if (first !== undefined) return first === OPEN;
+  }
+  return false;
+}
+
 /** The first line that has text, from its first character on. */
 function firstText(path: string): string | undefined {
   for (const { text, number } of readLines(path)) {

@@ -3,8 +3,7 @@ import { existsSync, readdirSync, statSync } from "node:fs";
 import { extname, join } from "node:path";
 import { ConfigError, DataError } from "../../core/errors.ts";
 import { readCsv } from "./csv.ts";
-import { readJson } from "./json.ts";
-import { readJsonLines } from "./lines.ts";
+import { readJson, readJsonl } from "./json.ts";
 import { readParquet } from "./parquet.ts";
 import type { RawRecord } from "./record.ts";
 import { readPlainText } from "./text.ts";
@@ -16,8 +15,8 @@ type Reader = (path: string) => Iterable<RawRecord> | AsyncIterable<RawRecord>;
 /** Readers by ending. */
 const READERS: ReadonlyMap<string, Reader> = new Map<string, Reader>([
   [".json", readJson],
-  [".jsonl", readJsonLines],
-  [".ndjson", readJsonLines],
+  [".jsonl", readJsonl],
+  [".ndjson", readJsonl],
   [".csv", readCsv],
   [".tsv", readCsv],
   [".parquet", readParquet],
