@@ -30,14 +30,21 @@ export function relativeCurve(a: ArrayLike<number>, b: ArrayLike<number>, losses
   return worst;
 }
 
-/** The worst relative norm over tensors by name; a missing one counts as infinitely far. */
+const norm = (x: ArrayLike<number>): number => Math.sqrt(Array.from(x).reduce((sum, v) => sum + v * v, 0));
+
+/**
+ * The worst relative norm over tensors by name; a missing one counts as infinitely far. A tensor that is under 1e-7 of the
+ * largest one on both sides is rounding alone (the gradient of k's bias in a layer without rope is zero) and does not count.
+ */
 export function worstNorm(
   found: ReadonlyMap<string, ArrayLike<number>>,
   wanted: ReadonlyMap<string, ArrayLike<number>>,
 ): { worst: number; name: string } {
+  const rounding = 1e-7 * Math.max(0, ...Array.from(wanted.values(), norm));
   let worst = 0, name = "";
   for (const key of new Set([...wanted.keys(), ...found.keys()])) {
     const a = found.get(key), b = wanted.get(key);
+    if (a && b && a.length === b.length && norm(a) < rounding && norm(b) < rounding) continue;
     const r = a && b ? relativeNorm(a, b) : Infinity;
     if (Number.isNaN(r)) return { worst: r, name: key };
     if (r > worst) [worst, name] = [r, key];

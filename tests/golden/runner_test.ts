@@ -92,6 +92,9 @@ test("comparisons: missing tensors are infinitely far, NaN never holds, margins 
   expect(relativeCurve([1.002e-4, 3], [1e-4, 3], [1e-4, 3])).toBeGreaterThan(1e-3);
   expect(worstNorm(new Map([["a", x]]), new Map([["a", x], ["b", x]]))).toEqual({ worst: Infinity, name: "b" });
   expect(worstNorm(new Map([["a", [NaN]], ["b", [1]]]), new Map([["a", [1]], ["b", [2]]])).worst).toBeNaN();
+  const tiny = (v: number) => new Map([["tiny", [v]], ["large", [1, 1]]]);
+  expect(worstNorm(tiny(1e-8), tiny(-3e-8)).worst).toBe(0);
+  expect(worstNorm(tiny(1e-6), tiny(1e-8)).name).toBe("tiny");
   expect(holds({ what: "", value: NaN, bound: 1 })).toBe(false);
   expect(firstDifference([1, 2, 9], [1, 2, 3], [1, 1, 1e-4], 1e-3)).toEqual({ at: null, compared: 2 });
   expect(firstDifference([1, 9, 3], [1, 2, 3], [1, 1, 1], 1e-3)).toEqual({ at: 1, compared: 1 });
