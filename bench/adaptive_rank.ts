@@ -4,6 +4,7 @@
  *
  *   deno run -A bench/adaptive_rank.ts [--steps 60] [--r 16] [--target 8] [--lr 2e-4] [--seeds 1,2] [--threads 2]
  *     [--rows 300] [--held-out 40] [--length 256] [--batch 4] [--model FILE] [--data FILE] [--only fixed-target,fixed-start,adaptive]
+ *     [--backend wasm]     (any that train takes)
  *
  * Every run sees the same rows in the same order for the same seed. Timings are the machine's, perhaps shared; losses are
  * not disturbed by that.
@@ -14,13 +15,14 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import process from "node:process";
 import { parseArgs } from "node:util";
+import { selectBackend } from "../ffi/select.ts";
+import { BACKENDS } from "../mod.ts";
 import type { Backend } from "../src/core/backend.ts";
 import { openDataset, prepare, type Rows, selectRows, splitRows } from "../src/data/mod.ts";
 import { adapterParts } from "../src/formats/adapter.ts";
 import { blockLinears, loadModel, type LoraOptions, openModel, readAdapter } from "../src/models/mod.ts";
 import { loadTokenizer } from "../src/tokenizer/mod.ts";
 import { defaultInterval, type RankFigures, train } from "../src/train/mod.ts";
-import { createWasmBackend } from "../wasm/mod.ts";
 
 const flags = {
   model: { type: "string", default: "../shared/models/SmolLM2-135M-Instruct.Q4_1.gguf" },
@@ -35,6 +37,7 @@ const flags = {
   length: { type: "string", default: "256" },
   batch: { type: "string", default: "4" },
   threads: { type: "string", default: "2" },
+  backend: { type: "string", default: "wasm" },
   only: { type: "string", default: "fixed-target,fixed-start,adaptive" },
 } as const;
 
@@ -86,7 +89,11 @@ async function measure(be: Backend, rows: Rows, heldOut: Rows, name: string, see
   return { before: first.loss, after: last.loss, seconds: result.seconds, parameters, ranks };
 }
 
-const be = await createWasmBackend({ threads: Number(o.threads) }), tokenizer = loadTokenizer(o.model);
+const be = await selectBackend({
+  ...{ backend: o.backend, candidates: BACKENDS, threads: Number(o.threads) },
+  ...{ actDtype: o.backend === "wasm" ? "f32" : "bf16", log: console.log },
+});
+const tokenizer = loadTokenizer(o.model);
 const all = (await prepare(await openDataset(o.data), tokenizer, { maxLength: LENGTH })).rows;
 const first = selectRows(all, Array.from({ length: Math.min(all.length, ROWS) }, (_, i) => i));
 const { train: rows, eval: heldOut } = splitRows(first, HELD_OUT, 3407);
