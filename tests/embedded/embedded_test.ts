@@ -77,7 +77,7 @@ test("the model is one GGUF of at most 3 MB, of our own vocabulary, that says wh
 });
 
 test("train alone, with no network, teaches it the form and the end; chat answers with the result", {
-  timeout: 240_000,
+  timeout: 600_000,
 }, async () => {
   const dead = { HF_ENDPOINT: "http://127.0.0.1:1" };
   const run = start(["train"], dead, dir);

@@ -22,7 +22,7 @@ import { packRows } from "../golden/case.ts";
 import { packedLogits } from "../golden/tiny.ts";
 import { buildSimulator, missing, ROOT } from "./simulator.ts";
 
-const why = missing(), SLOW = 300_000, GGUF = `${ROOT}models/embedded/unsloth-tiny.Q8_0.gguf`;
+const why = missing(), SLOW = 600_000, GGUF = `${ROOT}models/embedded/unsloth-tiny.Q8_0.gguf`;
 const IDS = Float32Array.of(1, 5, 9, 2, 33, 4, 4, 70);
 
 describe.skipIf(why !== null)(`Weights in place${why ? ` (${why})` : ""}`, () => {

@@ -7,7 +7,9 @@ import { runtime } from "../../ffi/library.ts";
 /** The repository's root. */
 export const ROOT: string = fileURLToPath(new URL("../../", import.meta.url));
 
-const has = (tool: string): boolean => spawnSync(tool, ["--version"]).status === 0;
+/** `bun --bun` puts itself on the path as `node`, which knows no --version: what is built here wants the real one. */
+const env = { ...process.env, PATH: process.env.PATH?.split(":").filter((p) => !/\/bun-node[^/]*$/.test(p)).join(":") };
+const has = (tool: string): boolean => spawnSync(tool, ["--version"], { env }).status === 0;
 
 /** Why the simulator cannot run here; null when it can. */
 export function missing(): string | null {
@@ -19,7 +21,7 @@ export function missing(): string | null {
 
 /** Builds what is not built yet; returns the library's path. Takes some 20 seconds of one core the first time. */
 export function buildSimulator(): string {
-  const r = spawnSync(`${ROOT}tests/metal/sim/build.sh`, [`${ROOT}.cache/metal`], { encoding: "utf8" });
+  const r = spawnSync(`${ROOT}tests/metal/sim/build.sh`, [`${ROOT}.cache/metal`], { encoding: "utf8", env });
   if (r.status !== 0) throw new Error(`Cannot build the simulator: ${r.stderr}`);
   return `${ROOT}.cache/metal/libunsloth_metal.so`;
 }
