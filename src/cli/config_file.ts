@@ -70,10 +70,13 @@ function explain(key: string, name: string, command: Command): string {
   return `unknown setting ${key}${close ? `, did you mean ${close}?` : ""}`;
 }
 
-/** The settings of a command as YAML; secrets and the path of the config file itself are left out. */
+/** What says how one call goes on, and nothing of the run it makes. */
+const OF_THE_CALL: readonly OptionName[] = ["config", "dry_run", "resume"];
+
+/** The settings of a command as YAML; secrets and what is of the call alone are left out. */
 export function writeConfig(config: Config, command: Command): string {
   // Of two settings that replace each other the one that acts.
   const idle = config.num_train_epochs === null ? null : "max_steps";
-  const names = optionsOf(command).filter((n) => n !== "config" && n !== idle && !OPTIONS[n].secret);
+  const names = optionsOf(command).filter((n) => !OF_THE_CALL.includes(n) && n !== idle && !OPTIONS[n].secret);
   return stringify(Object.fromEntries(names.map((n) => [n, config[n]])), { lineWidth: 0 });
 }

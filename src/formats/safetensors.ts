@@ -175,8 +175,11 @@ export function openSafetensorsFolder(dir: string): Safetensors {
   const indexPath = single + ".index.json";
   if (existsSync(single)) return openSafetensors(single);
   if (!existsSync(indexPath)) {
+    const pickled = existsSync(join(dir, "pytorch_model.bin"))
+      ? "; pickles (pytorch_model.bin) can run code: save it again with transformers' save_pretrained"
+      : "";
     throw new FormatError(
-      `Cannot open the weights of '${dir}': it has no model.safetensors and no index of shards`,
+      `Cannot open the weights of '${dir}': it has no model.safetensors and no index of shards${pickled}`,
       dir,
       0,
     );

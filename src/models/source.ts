@@ -47,11 +47,17 @@ export interface SourceTensor extends NamedTensor {
  */
 export function openModel(path: string): ModelSource {
   if (!existsSync(path)) throw new ConfigError(`Cannot open the model: '${path}' does not exist`);
-  if (!statSync(path).isDirectory()) return openGgufModel(path, path);
+  if (!statSync(path).isDirectory()) {
+    if (!/\.(safetensors|bin)$/i.test(path)) return openGgufModel(path, path);
+    throw new ConfigError(`Cannot open the model '${path}': it is weights alone; name the folder with its config.json`);
+  }
   if (existsSync(join(path, "config.json"))) return openFolder(path);
   const files = readdirSync(path).filter((n) => n.endsWith(".gguf"));
   if (files.length === 1) return openGgufModel(path, join(path, files[0]));
-  throw new ConfigError(`Cannot open the model: '${path}' has no config.json and ${files.length} .gguf files`);
+  throw new ConfigError(
+    `Cannot open the model: '${path}' has no config.json and ` +
+      (files.length ? `several .gguf files: ${files.sort().join(", ")}; name one` : "no .gguf file"),
+  );
 }
 
 function readJson(path: string): Record<string, unknown> {

@@ -20,11 +20,19 @@ import type { Tokenizer } from "./types.ts";
  */
 export function loadTokenizer(path: string): Tokenizer {
   if (!existsSync(path)) throw new ConfigError(`Cannot load a tokenizer: '${path}' does not exist`);
-  if (!statSync(path).isDirectory()) return loadGguf(path);
+  if (!statSync(path).isDirectory()) {
+    if (!/\.(safetensors|bin)$/i.test(path)) return loadGguf(path);
+    throw new ConfigError(
+      `Cannot load a tokenizer: '${path}' is weights alone; name the folder with its tokenizer.json`,
+    );
+  }
   if (existsSync(join(path, "tokenizer.json"))) return loadFolder(path);
   const names = readdirSync(path);
   const files = names.filter((n) => n.endsWith(".gguf"));
   if (files.length === 1) return loadGguf(join(path, files[0]!));
+  if (files.length > 1) {
+    throw new ConfigError(`Cannot load a tokenizer: '${path}' has ${files.sort().join(", ")}; name one of them`);
+  }
   const model = names.find((n) => /^(tokenizer\.model|spiece\.model|tekken\.json|vocab\.json)$/.test(n));
   throw new ConfigError(
     `Cannot load a tokenizer: '${path}' has no tokenizer.json` +

@@ -45,6 +45,15 @@ test("the config that a run writes gives the same config back, secrets left out"
   expect(again.given.has("stride")).toBe(false); // a default in a file is not a wish that must act
 });
 
+test("the config of a dry or a resumed run is that of the run itself", () => {
+  const text = writeConfig(train("--model_name", "m", "--dataset", "d", "--dry_run", "--resume").config, "train");
+  expect(train("--config", file("dry.yaml", text)).config).toMatchObject({
+    dry_run: false,
+    resume: false,
+    dataset: "d",
+  });
+});
+
 test("a flag wins over the file's other way of saying the same", () => {
   const epochs = file("epochs.yaml", "epochs: 2\neval_split: 4\n");
   const s = train("--config", epochs, "--max_steps", "7", "--eval_file", "held.jsonl");

@@ -61,6 +61,8 @@ describe("writeSafetensors()", () => {
   test("says that a folder has no weights", () =>
     inFolder((dir) => {
       expect(() => openSafetensorsFolder(dir)).toThrow("it has no model.safetensors and no index of shards");
+      writeFileSync(join(dir, "pytorch_model.bin"), "");
+      expect(() => openSafetensorsFolder(dir)).toThrow("save it again with transformers' save_pretrained");
     }));
   test("writes shards that openSafetensorsFolder() joins", async () => {
     await inFolder(async (dir) => {

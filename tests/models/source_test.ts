@@ -16,6 +16,7 @@ import type { HfConfig } from "../../src/models/config.ts";
 import type { ModelSource } from "../../src/models/source.ts";
 import { ReferenceBackend } from "../reference/mod.ts";
 import { familyOf } from "../../src/models/registry.ts";
+import { loadTokenizer } from "../../src/tokenizer/mod.ts";
 import { TINY, tinyLora, tinySource } from "./tiny.ts";
 
 let dir = "";
@@ -314,5 +315,10 @@ test("dropout that the model's config asks for in training is named, since it is
 test("a path without a model says what is missing", () => {
   expect(() => openModel(join(dir, "nowhere"))).toThrow("does not exist");
   const empty = mkdtempSync(join(dir, "empty-"));
-  expect(() => openModel(empty)).toThrow("has no config.json and 0 .gguf files");
+  expect(() => openModel(empty)).toThrow("has no config.json and no .gguf file");
+  for (const name of ["b.gguf", "a.gguf", "model.safetensors"]) writeFileSync(join(empty, name), "");
+  expect(() => openModel(empty)).toThrow("several .gguf files: a.gguf, b.gguf; name one");
+  expect(() => loadTokenizer(empty)).toThrow("has a.gguf, b.gguf; name one of them");
+  expect(() => openModel(join(empty, "model.safetensors"))).toThrow("name the folder with its config.json");
+  expect(() => loadTokenizer(join(empty, "model.safetensors"))).toThrow("name the folder with its tokenizer.json");
 });
