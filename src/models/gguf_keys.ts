@@ -91,8 +91,13 @@ function ropeScaling(file: GgufReader, arch: string): Record<string, unknown> {
   return { rope_scaling: scaling };
 }
 
-/** The keys every arch has. */
+/**
+ * The keys every arch has.
+ * @throws {ConfigError} for another activation than llama.cpp's graph of the arch has: there is no key for it
+ */
 export function ggufBase(c: ModelConfig, arch: string): [string, GgufField][] {
+  const act = arch.startsWith("gemma") ? "gelu_tanh" : "silu";
+  if (c.act !== act) refuse(arch, `the activation ${c.act} (the runtime has ${act})`);
   return [
     [`${arch}.context_length`, u32(c.maxPos)],
     [`${arch}.embedding_length`, u32(c.dim)],

@@ -259,6 +259,8 @@ test.each([
     "rope type 'llama3'",
   ],
   ["llama", { ...TINY.llama, rope_scaling: { type: "yarn", factor: 4, beta_fast: 16 } }, "yarn's beta_fast 16"],
+  ["llama", { ...TINY.llama, hidden_act: "gelu" }, "the activation gelu (the runtime has silu)"],
+  ["gemma", { ...TINY.gemma, hidden_act: "silu" }, "the activation silu (the runtime has gelu_tanh)"],
   [
     "gemma3",
     {
