@@ -45,6 +45,7 @@ export function configFromGguf(file: GgufReader, arch: string, modelType: string
       `Cannot use the GGUF: ${rotary} of a head's ${headDim} features are rotated, and in ${arch} all are`,
     );
   }
+  refuseForeign(file, arch, headDim);
   const table = file.shape("token_embd.weight");
   if (!table) throw new FormatError("Cannot read the GGUF: it has no tensor 'token_embd.weight'");
   return {
@@ -77,18 +78,44 @@ function shortest(x: number): number {
   return x;
 }
 
+/**
+ * Keys whose value changes the arithmetic, and the one that is computed here.
+ * @throws {ConfigError} naming the key that says otherwise
+ */
+function refuseForeign(file: GgufReader, arch: string, headDim: number): void {
+  const patterns: Record<string, number> = { gemma2: 2, gemma3: 6 };
+  const plain: Record<string, number | boolean> = {
+    ...{ "attention.value_length": headDim, "attention.causal": true, "attention.scale": 0, "attention.clamp_kqv": 0 },
+    ...{ "attention.max_alibi_bias": 0, "attention.sliding_window_pattern": patterns[arch] ?? 0, expert_count: 0 },
+    ...{ logit_scale: 0, residual_scale: 0, embedding_scale: 0, use_parallel_residual: false },
+    ...{ "rope.scaling.yarn_ext_factor": 1, "rope.scaling.yarn_attn_factor": 1 },
+    ...(arch === "phi3" ? {} : { "rope.scaling.attn_factor": 1 }),
+  };
+  for (const [key, value] of Object.entries(plain)) {
+    const found = file.meta.get(`${arch}.${key}`);
+    if (found === undefined || found === value) continue;
+    throw new ConfigError(`Cannot use the GGUF: its ${arch}.${key} is ${found}, and this build has ${value}`);
+  }
+}
+
+/** As llama.cpp reads it: a factor without a type, and the older scale_linear, are linear; a factor of 0 is none. */
 function ropeScaling(file: GgufReader, arch: string): Record<string, unknown> {
-  const factors = file.floats("rope_freqs.weight");
+  const factors = file.floats("rope_freqs.weight"), number = (key: string) => ggufNumber(file, arch, key);
   if (factors) return { rope_scaling: { rope_type: "factors", factors: [...factors] } };
-  const type = file.meta.get(`${arch}.rope.scaling.type`) ?? "none",
-    factor = ggufNumber(file, arch, "rope.scaling.factor");
+  const factor = number("rope.scaling.factor") ?? number("rope.scale_linear");
+  const type = file.meta.get(`${arch}.rope.scaling.type`) ?? (factor ? "linear" : "none");
   if (type === "none" || type === "longrope") return {}; // phi3 reads its longrope itself
   if ((type !== "linear" && type !== "yarn") || factor === undefined) {
     throw new ConfigError(`Cannot read the GGUF: rope.scaling.type '${type}' with factor ${factor} is not supported`);
   }
-  const original = ggufNumber(file, arch, "rope.scaling.original_context_length");
-  const scaling = { rope_type: type, factor, ...(original ? { original_max_position_embeddings: original } : {}) };
-  return { rope_scaling: scaling };
+  const fields = {
+    original_max_position_embeddings: number("rope.scaling.original_context_length"),
+    ...(type === "yarn"
+      ? { beta_fast: number("rope.scaling.yarn_beta_fast"), beta_slow: number("rope.scaling.yarn_beta_slow") }
+      : {}),
+  };
+  const given = Object.entries(fields).filter(([, v]) => v !== undefined && v !== 0);
+  return { rope_scaling: { rope_type: type, factor, ...Object.fromEntries(given) } };
 }
 
 /**

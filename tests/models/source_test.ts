@@ -12,7 +12,7 @@ import { quantize } from "../../src/formats/quantize.ts";
 import { floatTensor, type TensorToWrite, writeSafetensorsFolder } from "../../src/formats/safetensors_write.ts";
 import { readFloats } from "../../src/formats/stored.ts";
 import { loadModel, type LoraOptions, type Model, openModel } from "../../src/models/mod.ts";
-import type { HfConfig } from "../../src/models/config.ts";
+import type { GgufReader, HfConfig } from "../../src/models/config.ts";
 import type { ModelSource } from "../../src/models/source.ts";
 import { ReferenceBackend } from "../reference/mod.ts";
 import { familyOf } from "../../src/models/registry.ts";
@@ -281,14 +281,38 @@ test("a GGUF's trained length is the one that counts, beside the rope parameters
   expect(s.family.ggufMeta(s.config, s.hf).get("llama.rope.scaling.original_context_length")?.value).toBe(4);
 });
 
-test("a GGUF that rotates a part of each head is refused where the family rotates all of it", () => {
-  const meta = { embedding_length: 12, block_count: 1, feed_forward_length: 8, context_length: 16 };
-  const head = { "attention.head_count": 2, "attention.layer_norm_rms_epsilon": 1e-5, "rope.dimension_count": 4 };
+/** What a llama GGUF with these keys says, as a transformers config. */
+function fromGguf(keys: Record<string, unknown>): HfConfig {
+  const sizes = { embedding_length: 12, block_count: 1, feed_forward_length: 8, context_length: 16 };
+  const all = { ...sizes, "attention.head_count": 2, "attention.layer_norm_rms_epsilon": 1e-5, ...keys };
   const file = {
-    meta: new Map(Object.entries({ ...meta, ...head }).map(([k, v]) => [`llama.${k}`, v])),
+    meta: new Map(Object.entries(all).map(([k, v]) => [`llama.${k}`, v])) as GgufReader["meta"],
     ...{ has: () => false, floats: () => null, shape: () => [37, 12] },
   };
-  expect(() => familyOf(TINY.llama).fromGguf(file)).toThrow("4 of a head's 6 features are rotated");
+  return familyOf(TINY.llama).fromGguf(file);
+}
+
+test.each([
+  [{ "rope.dimension_count": 4 }, "4 of a head's 6 features are rotated"],
+  [{ "attention.value_length": 8 }, "its llama.attention.value_length is 8, and this build has 6"],
+  [{ "attention.causal": false }, "llama.attention.causal is false"],
+  [{ expert_count: 8 }, "llama.expert_count is 8"],
+  [{ "rope.scaling.yarn_attn_factor": 0.5 }, "llama.rope.scaling.yarn_attn_factor is 0.5"],
+])("a GGUF with %j is refused by the key", (keys, why) => {
+  expect(() => fromGguf(keys)).toThrow(why);
+});
+
+test.each([
+  [{ "rope.scaling.factor": 4 }, { rope_type: "linear", factor: 4 }],
+  [{ "rope.scale_linear": 2 }, { rope_type: "linear", factor: 2 }],
+  [{ "rope.scaling.factor": 0 }, undefined],
+  [{ "rope.scaling.type": "none", "rope.scaling.factor": 4 }, undefined],
+  [
+    { "rope.scaling.type": "yarn", "rope.scaling.factor": 4, "rope.scaling.yarn_beta_fast": 16 },
+    { rope_type: "yarn", factor: 4, beta_fast: 16 },
+  ],
+])("a GGUF's %j is read as llama.cpp does (load_hparams)", (keys, scaling) => {
+  expect(fromGguf(keys).rope_scaling).toEqual(scaling);
 });
 
 test("a config that names no padding token has its family's own (configuration_*.py); null is none", () => {
