@@ -7,8 +7,9 @@ import { BaseSequencer, type TestSpecification } from "vitest/node";
  */
 const ONCE = [
   "tests/oracles/**",
-  "tests/export/{llama_cpp,smollm2,transformers,quantization}_test.ts",
+  "tests/export/{llama_cpp,smollm2,transformers,quantization,real_tokenizers}_test.ts",
   "tests/cuda/host_test.ts",
+  "tests/wasm/build_test.ts",
   "tests/cli/runtimes_test.ts", // runs all three itself
 ];
 /** Minutes of simulation and of the embedded model's training, which Deno's and Bun's suites hold too. */
