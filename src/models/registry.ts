@@ -23,12 +23,14 @@ const BEYOND: Readonly<Record<string, string>> = {
   num_experts: "mixture of experts",
   vision_config: "a vision part",
   audio_config: "an audio part",
+  per_layer_config: "layers that differ from one another",
   quantization_config: "weights quantised in another library's format",
 };
 
 /**
  * The family of a transformers config.
- * @throws {ConfigError} for an unknown model_type, experts, vision, or foreign quantisation, naming what is supported
+ * @throws {ConfigError} for an unknown model_type, experts, vision, foreign quantisation, or attention in both directions
+ * (transformers' masks ask `is_causal` of any config), naming what is supported
  */
 export function familyOf(hf: HfConfig): Family {
   const type = hf.model_type, family = FAMILIES.find((f) => f.hfTypes.includes(String(type)));
@@ -37,6 +39,11 @@ export function familyOf(hf: HfConfig): Family {
     throw new ConfigError(
       `Cannot use this model: its config has ${beyond}, which is ${BEYOND[beyond]}; plain decoders in f32, f16, bf16 ` +
         `or GGUF blocks are supported`,
+    );
+  }
+  if (hf.is_causal !== undefined && !hf.is_causal) {
+    throw new ConfigError(
+      `Cannot use this model: its config has is_causal ${hf.is_causal}, and attention here is causal`,
     );
   }
   if (family) return family;

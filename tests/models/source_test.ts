@@ -230,6 +230,8 @@ test.each([
   [{ ...TINY.llama, num_local_experts: 8 }, "num_local_experts, which is mixture of experts"],
   [{ ...TINY.llama, vision_config: {} }, "vision_config, which is a vision part"],
   [{ ...TINY.llama, quantization_config: { quant_method: "gptq" } }, "weights quantised in another library's format"],
+  [{ ...TINY.qwen2, is_causal: false }, "is_causal false, and attention here is causal"], // gte-Qwen2
+  [{ ...TINY.llama, per_layer_config: { 1: { head_dim: 4 } } }, "per_layer_config, which is layers that differ"],
   [{ ...TINY.llama, hidden_act: "relu" }, "Cannot use the activation 'relu': this build has silu"],
   [{ ...TINY.llama, num_key_value_heads: 3 }, "Cannot share 3 key heads among 4 query heads"],
   [{ ...TINY.llama, hidden_size: "big" }, 'hidden_size is "big" and must be a number'],
