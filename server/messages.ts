@@ -3,6 +3,7 @@
  * arguments parsed, as llama-server and vLLM do; `developer`, OpenAI's newer word, is `system`.
  * @module
  */
+import { parseJson } from "../src/core/json.ts";
 import type { Message } from "../src/tokenizer/types.ts";
 import { invalid } from "./errors.ts";
 import { object, type Reader, show, text, wrong } from "./fields.ts";
@@ -66,7 +67,7 @@ function readArguments(value: unknown, path: string): unknown {
   if (typeof value !== "string") return object(value, path);
   if (value === "") return {};
   try {
-    return object(JSON.parse(value), path);
+    return object(parseJson(value), path);
   } catch {
     throw wrong(path, "a JSON object in a string", value);
   }

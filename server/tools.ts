@@ -4,6 +4,7 @@
  * Calls in another model's own form stay text.
  * @module
  */
+import { parseJson } from "../src/core/json.ts";
 import { StopFilter } from "../src/infer/text.ts";
 import { freshId } from "./answers.ts";
 import { invalid } from "./errors.ts";
@@ -87,7 +88,7 @@ export class ToolCallReader {
 function parse(json: string): ToolCall | null {
   let value: unknown;
   try {
-    value = JSON.parse(json);
+    value = parseJson(json);
   } catch {
     return null; // not a call: the client sees the text as it is
   }

@@ -197,6 +197,17 @@ describe("a client that leaves", () => {
 describe("tools", () => {
   const tools = [{ type: "function", function: { name: "add", parameters: { type: "object" } } }];
   const call = '<tool_call>\n{"name": "add", "arguments": {"a": 1}}\n</tool_call>';
+  test("numbers of a call stay what was written, by the model and by the client", async () => {
+    const seen: string[] = [], args = '{"id":12345678901234567890,"x":1.0}';
+    const { post } = site((p) => (seen.push(p), `<tool_call>{"name": "add", "arguments": ${args}}</tool_call>`), {
+      tools: true,
+    });
+    const earlier = { role: "assistant", tool_calls: [{ function: { name: "add", arguments: args } }] };
+    const messages = [{ role: "user", content: "a" }, earlier, { role: "tool", content: "2" }];
+    const json: Json = await (await post("/v1/chat/completions", { ...base, messages, tools })).json();
+    expect(json.choices[0].message.tool_calls[0].function.arguments).toBe(args);
+    expect(seen[0]).toContain('"id":12345678901234567890,"x":1.0');
+  });
   test("reach the template, and a call in the answer becomes tool_calls", async () => {
     const seen: string[] = [];
     const { post } = site((p) => (seen.push(p), `${call}\n${call}`), { tools: true });
