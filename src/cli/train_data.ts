@@ -77,7 +77,11 @@ export async function loadData(
     onProgress: (done, total) => terminal.status(done < total ? `Tokenising ${done} of ${total}` : ""),
     ...(chunks ? { chunks } : {}),
   };
-  const { rows, counts, notes } = await prepare(dataset, tokenizer, how);
+  const { rows, counts, notes, preferences } = await prepare(dataset, tokenizer, how);
+  if (config.preference !== "refuse" && !preferences) {
+    rows.close();
+    throw new ConfigError(`Cannot use --preference ${config.preference}: no record of ${dataset.source} has a label`);
+  }
   const file = config.eval_file ??
     (config.dataset === "embedded" && !given.has("eval_split")
       ? await embeddedFile(context.packageUrl, EMBEDDED.heldOut)

@@ -56,7 +56,7 @@ export async function prepare(dataset: Dataset, tokenizer: Tokenizer, options: P
     rows.close();
     throw e;
   }
-  return { rows, counts, notes: describe(dataset, tokenizer, options, seen) };
+  return { rows, counts, preferences: seen.preference, notes: describe(dataset, tokenizer, options, seen) };
 }
 
 function checkOptions(tokenizer: Tokenizer, o: PrepareOptions): void {

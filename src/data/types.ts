@@ -155,6 +155,8 @@ export interface Counts {
 export interface Prepared {
   rows: Rows;
   counts: Counts;
+  /** Records had a chosen and a rejected answer, or a label. */
+  preferences: boolean;
   /** Sentences to print: template, what is trained, BOS and EOS. */
   notes: string[];
 }

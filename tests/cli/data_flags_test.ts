@@ -32,6 +32,7 @@ const REFUSED: [argv: string, says: RegExp][] = [
     "--dataset @alpaca.jsonl --columns instruction=output instruction=instruction",
     /mapped to output and to instruction/,
   ],
+  ["--dataset @pairs.jsonl --preference chosen", /no record of .*pairs\.jsonl has a label/],
   ["--dataset data/none.json", /"data\/none.json": there is no such path, and it is no Hub id/],
   ["--raw_text_file @alpaca.jsonl", /holds alpaca records and no plain text; give it as --dataset/],
   [
