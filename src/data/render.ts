@@ -64,20 +64,40 @@ export function renderExample(
   }
   if (example.kind === "text") return { text: example.text, spans: [[0, example.text.length]], chat: false };
   if (example.kind === "chat") throw new DataError("Cannot render chat records without a chat template");
-  const [prompt, answer] = example.kind === "completion"
-    ? [rendering === "alpaca" ? alpacaPrompt(example.prompt, "") : example.prompt, example.completion]
-    : [alpacaText(example), example.output];
+  if (example.kind === "instruction") return alpacaTurns(example, tokenizer, trainOn);
+  const prompt = rendering === "alpaca" ? alpacaPrompt(example.prompt, "") : example.prompt,
+    answer = example.completion;
   const text = prompt + answer;
   return { text, spans: [[trainOn === "all" ? 0 : prompt.length, text.length]], chat: false };
 }
 
-/** An instruction in the Alpaca template, after its history in the same. */
-function alpacaText(example: Extract<Example, { kind: "instruction" }>): string {
+/**
+ * An instruction in the Alpaca template after its history: the opening sentence once, and each earlier answer ended, as
+ * LLaMA-Factory's alpaca template has it and `chat --chat_template alpaca` goes on.
+ */
+function alpacaTurns(
+  example: Extract<Example, { kind: "instruction" }>,
+  tokenizer: Tokenizer,
+  trainOn: NonNullable<PrepareOptions["trainOn"]>,
+): Marked {
   if (example.system !== undefined) {
     throw new DataError("Cannot render a system prompt with the Alpaca template; use the chat template");
   }
-  const earlier = (example.history ?? []).map(([asked, answered]) => `${alpacaPrompt(asked, "")}${answered}\n\n`);
-  return earlier.join("") + alpacaPrompt(example.instruction, example.input);
+  const { history = [], instruction, input, output } = example, spans: [number, number][] = [];
+  const turns = [
+    ...history.map(([asked, answered]) => [asked, "", answered] as const),
+    [instruction, input, output] as const,
+  ];
+  let text = "";
+  turns.forEach(([asked, more, answered], i) => {
+    const prompt = alpacaPrompt(asked, more), last = i === turns.length - 1;
+    text += i === 0 ? prompt : prompt.slice(prompt.indexOf("### Instruction:"));
+    const from = text.length;
+    text += last ? answered : answered + tokenizer.piece(tokenizer.eos[0]!);
+    if (trainOn === "answers" || last) spans.push([from, text.length]);
+    if (!last) text += "\n\n";
+  });
+  return { text, spans: trainOn === "all" ? [[0, text.length]] : spans, chat: false };
 }
 
 /** An example as a chat. An instruction and its input are one message, joined by a line end, as LLaMA-Factory joins them. */

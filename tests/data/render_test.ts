@@ -36,6 +36,11 @@ describe("the Alpaca template", () => {
     const e: Example = { kind: "instruction", instruction: "Do", input: "", output: "Done" };
     expect(shown(tiny, render(tiny, e, "alpaca"))).toBe(`${without}[Done</s>]`);
     expect(shown(tiny, render(tiny, { ...e, output: "Done</s>" }, "alpaca"))).toBe(`${without}[Done</s>]`);
+    // LLaMA-Factory's alpaca template: the opening once, an end after each answer.
+    const two = { ...e, history: [["Do", "A"]] as [string, string][] };
+    const rest = "\n\n### Instruction:\nDo\n\n### Response:";
+    expect(shown(tiny, render(tiny, two, "alpaca"))).toBe(`${without}[A</s>]${rest}[Done</s>]`);
+    expect(shown(tiny, render(tiny, two, "alpaca", "last"))).toBe(`${without}A</s>${rest}[Done</s>]`);
   });
   test("trains the prompt too when asked, but never the first token", () => {
     const row = render(tiny, { kind: "instruction", instruction: "Do", input: "", output: "D" }, "alpaca", "all");
