@@ -113,7 +113,7 @@ def main(root, out, work):
         sys.exit(f'the host does not compile: {fault}')
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         lines = list(pool.map(lambda m: run(root, out, work, m), MUTANTS))
-    print('\n'.join(lines))
+    print('\n'.join(line.replace('\n', ' ') for line in lines))  # a line a slip: run.sh counts them
     return any(line.startswith('MISSED') for line in lines)
 
 
