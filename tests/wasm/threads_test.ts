@@ -117,10 +117,10 @@ const CASES: Record<string, (m: Maker, be: Backend) => void> = {
   },
   "attention whose heads fill structs": (m, be) => {
     for (const [d, window, softcap] of [[64, 0, 0], [80, 70, 0], [16, 0, 3], [128, 33, 0]]) {
-      const o = { scale: 0.2, window, softcap }, s = { cu: m.ints(0, 3, 137, 137, 201), maxLen: 134 };
-      const q = m.f(203, 6, d), k = m.f(203, 3, d), v = m.f(203, 3, d), out = m.out(203, 6, d), lse = m.out(6, 203);
+      const o = { scale: 0.2, window, softcap }, s = { cu: m.ints(0, 3, 98, 98, 137), maxLen: 95 };
+      const q = m.f(139, 4, d), k = m.f(139, 2, d), v = m.f(139, 2, d), out = m.out(139, 4, d), lse = m.out(4, 139);
       be.attention(out, lse, q, k, v, s, o);
-      be.attentionBwd(m.out(203, 6, d), m.out(203, 3, d), m.out(203, 3, d), m.f(203, 6, d), q, k, v, out, lse, s, o);
+      be.attentionBwd(m.out(139, 4, d), m.out(139, 2, d), m.out(139, 2, d), m.f(139, 4, d), q, k, v, out, lse, s, o);
     }
     const one = { scale: 0.2, window: 0, softcap: 0 }, s = { cu: m.ints(0, 190), maxLen: 190 };
     const q = m.f(190, 3, 64), k = m.f(190, 1, 64), v = m.f(190, 1, 64), out = m.out(190, 3, 64), lse = m.out(3, 190);
