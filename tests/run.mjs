@@ -158,7 +158,7 @@ const reports = await runLanes(LANES);
 
 if (want("bun") || want("node")) {
   notes.push(
-    "Bun, Node: what holds files to other programs is run once, in Deno's suite; Node leaves out two long files (vitest.config.ts)",
+    "Bun, Node: what holds files to other programs is run once, in Deno's suite; Node leaves out three long files (vitest.config.ts)",
   );
 }
 notes.push(...reports.flatMap((r) => r.notes));
