@@ -158,7 +158,8 @@ bool supersede(Span c) {
 bool wait_thin(const Gemm& g, int& rc) {
   Pending& p = pending();
   if (!is_thin(g) || g.beta != 0.0f) return false;
-  const bool small = thin_fits_sm90(thin_of(g));  // then b is wanted in 16 bits
+  const Thin alone = thin_of(g);
+  const bool wide = wide_fits_sm90(alone, 1), small = !wide && thin_fits_sm90(alone);  // small: b is wanted in 16 bits
   if (p.casts.size() + 1 + MAX_SEGMENTS > MAX_CASTS)
     if ((rc = flush_pending())) return true;
   void* b16 = small ? ring(g.N * g.K * 2, rc) : nullptr;
@@ -172,11 +173,13 @@ bool wait_thin(const Gemm& g, int& rc) {
     if ((rc = flush_pending())) return true;
   Thin* with = nullptr;
   for (Thin& t : p.thins)
-    if (t.a == g.a && t.K == g.K && t.r == static_cast<int>(g.N) && t.count < MAX_SHARING && (t.count + 1) * t.r <= 64) with = &t;
+    if (t.a == g.a && t.K == g.K && t.r == static_cast<int>(g.N) && t.count < MAX_SHARING && (t.count + 1) * t.r <= 64 &&
+        wide_fits_sm90(t, t.count + 1) == wide)
+      with = &t;
   if (!with && p.thins.size() == MAX_THIN)
     if ((rc = flush_pending())) return true;
   forget_shadows(c_of(g));
-  Thin one = thin_of(g);
+  Thin one = alone;
   one.copy[0] = copy;
   if (b16) one.b[0] = b16, p.casts.push_back({static_cast<const float*>(g.b), b16, g.N * g.K, 1.0f});
   if (with) {
@@ -212,20 +215,70 @@ bool wait_tall(const Gemm& g, int& rc) {
   return p.talls.size() < MAX_TALL || (rc = flush_pending(), true);
 }
 
-/** Calls run(list, count, fits) with those of one rank, number of thin sides and kernel at a time. */
-template <class X, class Run> int by_shape(std::vector<X> left, bool (*fits_sm90)(const X&), Run run) {
+/** Calls run(list, count, kind) with those of one rank, number of thin sides and kind at a time. */
+template <class X, class Kind, class Run> int by_shape(std::vector<X> left, Kind kind_of, Run run) {
   while (!left.empty()) {
     X now[MAX_TALL];
     int count = 0;
-    const int r = left[0].r, n = left[0].count;
-    const bool fits = fits_sm90(left[0]);
+    const int r = left[0].r, n = left[0].count, kind = kind_of(left[0]);
     for (size_t i = 0; i < left.size();) {
-      if (left[i].r == r && left[i].count == n && fits_sm90(left[i]) == fits) now[count++] = left[i], left.erase(left.begin() + static_cast<long>(i));
+      if (left[i].r == r && left[i].count == n && kind_of(left[i]) == kind) now[count++] = left[i], left.erase(left.begin() + static_cast<long>(i));
       else i++;
     }
-    if (const int rc = run(now, count, fits)) return rc;
+    if (const int rc = run(now, count, kind)) return rc;
   }
   return US_OK;
+}
+
+/** The gradient that reads t.a too goes with it, unless its thin side is made in the same flush. */
+void take_tall(const Thin& t, std::vector<Tall>& talls, const std::vector<const void*>& made, Tall& taken) {
+  for (size_t i = 0; i < talls.size(); i++) {
+    const Tall& x = talls[i];
+    bool ready = true;
+    for (const void* m : made) ready = ready && x.thin[0] != m;
+    if (t.count != 1 || x.count != 1 || x.wide != t.a || x.W != t.K || x.r != t.r || !ready) continue;
+    taken = x;
+    talls.erase(talls.begin() + static_cast<long>(i));
+    return;
+  }
+}
+
+/** Takes the thin products that run as passes over their matrices, with what else these passes can give. */
+std::vector<Wide> take_wide(Pending& p, Rounded* rounded, int rounded_count) {
+  std::vector<Wide> all;
+  std::vector<const void*> made;
+  for (const Thin& t : p.thins) made.insert(made.end(), t.copy, t.copy + t.count);
+  for (size_t i = 0; i < p.thins.size();) {
+    const Thin& t = p.thins[i];
+    if (!wide_fits_sm90(t, t.count)) {
+      i++;
+      continue;
+    }
+    Wide w{t, {}, nullptr, nullptr, t.r, t.count};
+    take_tall(t, p.talls, made, w.tall);
+    for (int j = 0; j < rounded_count; j++) {
+      Rounded& x = rounded[j];
+      if (x.from == t.a && x.K == t.K && !x.done) w.to8 = x.to, w.scale8 = x.scale, x.done = true;
+    }
+    all.push_back(w), p.thins.erase(p.thins.begin() + static_cast<long>(i));
+  }
+  return all;
+}
+
+/** Thin products, passes over wide matrices, adapters in 16 bits: all that the products read. */
+int run_thins(Pending& p, Rounded* rounded, int rounded_count) {
+  int rc = by_shape<Wide>(take_wide(p, rounded, rounded_count), [](const Wide& w) { return (w.tall.wide ? 1 : 0) + (w.to8 ? 2 : 0); },
+                          [&](const Wide* list, int count, int) {
+                            std::vector<Cast> casts;
+                            casts.swap(p.casts);  // the first launch takes them along
+                            return run_wide_sm90(p.dtype, p.thin_by_k, p.rows, list, count, casts.data(), static_cast<int>(casts.size()));
+                          });
+  if (!rc && !p.casts.empty()) rc = cast_adapters(p.dtype, p.casts.data(), static_cast<int>(p.casts.size()));
+  if (rc) return rc;
+  return by_shape<Thin>(p.thins, thin_fits_sm90, [&](const Thin* list, int count, bool fits) {
+    return fits ? run_thin_sm90(p.dtype, p.thin_by_k, p.rows, list, count)
+                : run_thin(p.dtype, p.thin_by_k, p.rows, list, count);
+  });
 }
 
 }  // namespace
@@ -239,18 +292,15 @@ int flush_pending() {
     p.rows = all.rows, p.dtype = all.dtype, p.thin_by_k = all.thin_by_k, p.b_by_k = all.b_by_k, p.e4m3 = all.e4m3;
     all.reads.clear(), all.writes.clear(), all.segments = 0;
   }
-  int rc = US_OK;
-  if (!p.casts.empty()) rc = cast_adapters(p.dtype, p.casts.data(), static_cast<int>(p.casts.size()));
-  if (!rc) {
-    rc = by_shape<Thin>(p.thins, thin_fits_sm90, [&](const Thin* list, int count, bool fits) {
-      return fits ? run_thin_sm90(p.dtype, p.thin_by_k, p.rows, list, count)
-                  : run_thin(p.dtype, p.thin_by_k, p.rows, list, count);
-    });
-  }
-  if (!rc && !p.products.empty()) {
-    const int count = static_cast<int>(p.products.size());
-    rc = p.e4m3 ? gemm_fp8(p.dtype, p.b_by_k, p.rows, p.products.data(), count)
-                : gemm_segmented(p.dtype, p.b_by_k, p.rows, p.products.data(), count);
+  const int products = static_cast<int>(p.products.size());
+  Rounded rounded[MAX_SEGMENTS];
+  int rc = US_OK, n = 0;
+  if (products && p.e4m3) rc = place_rounded(p.rows, p.products.data(), products, rounded, n);
+  if (!rc) rc = run_thins(p, rounded, n);
+  if (!rc && n > 0) rc = round_inputs(p.dtype, p.rows, rounded, n);
+  if (!rc && products) {
+    rc = p.e4m3 ? gemm_fp8(p.dtype, p.b_by_k, p.rows, p.products.data(), products)
+                : gemm_segmented(p.dtype, p.b_by_k, p.rows, p.products.data(), products);
   }
   if (!rc) {
     rc = by_shape<Tall>(p.talls, tall_fits_sm90, [&](const Tall* list, int count, bool fits) {

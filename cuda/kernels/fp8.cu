@@ -3,41 +3,22 @@
 // Memory-bound: activations are read in 16 bits (twice, the second time from cache) and written in 8.
 #include "fp8.h"
 
-#include <cuda_fp8.h>
-
 #include "../host/kernels.h"
 #include "decode.cuh"
+#include "e4m3.cuh"
 
 namespace us {
 namespace {
 
-constexpr float LARGEST = 448.0f;
-
-__device__ __forceinline__ uint16_t two_e4m3(float a, float b) {
-  return __nv_cvt_float2_to_fp8x2(make_float2(a, b), __NV_SATFINITE, __NV_E4M3);
-}
-__device__ __forceinline__ uint2 eight_e4m3(const float (&v)[8], float by) {
-  uint16_t h[4];
-#pragma unroll
-  for (int i = 0; i < 4; i++) h[i] = two_e4m3(__fmul_rn(v[2 * i], by), __fmul_rn(v[2 * i + 1], by));
-  return make_uint2(h[0] | static_cast<uint32_t>(h[1]) << 16, h[2] | static_cast<uint32_t>(h[3]) << 16);
-}
-__device__ __forceinline__ float inverse_of(float amax) { return amax > 0 ? __fdiv_rn(LARGEST, amax) : 0.0f; }
-__device__ __forceinline__ float scale_of(float amax) { return __fdiv_rn(amax, LARGEST); }
-
-struct Inputs {
-  const void* from[MAX_SEGMENTS];
-  uint8_t* to[MAX_SEGMENTS];
-  float* scale[MAX_SEGMENTS];
-  int K[MAX_SEGMENTS];
-};
+struct Inputs { Rounded list[MAX_SEGMENTS]; };
 
 constexpr int ROW_THREADS = 256;
 
 template <class T> __global__ void __launch_bounds__(ROW_THREADS) rows_kernel(Inputs in) {
-  const int j = blockIdx.y, K = in.K[j];
+  const Rounded& r = in.list[blockIdx.y];
+  const int K = static_cast<int>(r.K);
   const size_t row = blockIdx.x;
-  const T* x = static_cast<const T*>(in.from[j]) + row * K;
+  const T* x = static_cast<const T*>(r.from) + row * K;
   float best = 0, v[8];
   for (int k = threadIdx.x * 8; k < K; k += ROW_THREADS * 8) {
     load<8>(x + k, v);
@@ -48,9 +29,9 @@ template <class T> __global__ void __launch_bounds__(ROW_THREADS) rows_kernel(In
   const float by = inverse_of(best);
   for (int k = threadIdx.x * 8; k < K; k += ROW_THREADS * 8) {
     load<8>(x + k, v);
-    *reinterpret_cast<uint2*>(in.to[j] + row * K + k) = eight_e4m3(v, by);
+    *reinterpret_cast<uint2*>(r.to + row * K + k) = eight_e4m3(v, by);
   }
-  if (threadIdx.x == 0) in.scale[j][row] = scale_of(best);
+  if (threadIdx.x == 0) r.scale[row] = scale_of(best);
 }
 
 constexpr int SIDE = 128, BLOCK_THREADS = 256;
@@ -129,9 +110,7 @@ Segment fp8_segment(const Gemm& g) {
   return s;
 }
 
-int quantize_inputs(int dtype, size_t M, Product* products, int count) {
-  Inputs in{};
-  int n = 0;
+int place_rounded(size_t M, Product* products, int count, Rounded* list, int& n) {
   size_t bytes = 0;
   auto each = [&](auto visit) {
     for (int i = 0; i < count; i++)
@@ -140,28 +119,38 @@ int quantize_inputs(int dtype, size_t M, Product* products, int count) {
   };
   auto find = [&](const Segment& s) {
     int j = 0;
-    while (j < n && (in.from[j] != s.a || in.K[j] != static_cast<int>(s.K))) j++;
+    while (j < n && (list[j].from != s.a || list[j].K != s.K)) j++;
     return j;
   };
+  n = 0;
   each([&](Segment& s) {
     if (find(s) < n) return;
-    in.from[n] = s.a, in.K[n++] = static_cast<int>(s.K);
+    list[n++] = {s.a, s.K, nullptr, nullptr, false};
     bytes += (M * s.K + M * 4 + 511) / 256 * 256;
   });
   char* room = static_cast<char*>(scratch(SCRATCH_FP8, bytes));
   if (!room) return US_MEMORY;
   for (int j = 0; j < n; j++) {
-    in.to[j] = reinterpret_cast<uint8_t*>(room), room += (M * in.K[j] + 255) / 256 * 256;
-    in.scale[j] = reinterpret_cast<float*>(room), room += (M * 4 + 255) / 256 * 256;
+    list[j].to = reinterpret_cast<uint8_t*>(room), room += (M * list[j].K + 255) / 256 * 256;
+    list[j].scale = reinterpret_cast<float*>(room), room += (M * 4 + 255) / 256 * 256;
   }
   each([&](Segment& s) {
-    const int j = find(s);  // each segment once, so its a is still the input
-    s.a_scale = in.scale[j], s.a = in.to[j];
+    const Rounded& r = list[find(s)];  // each segment once, so its a is still the input
+    s.a_scale = r.scale, s.a = r.to;
   });
+  return US_OK;
+}
+
+int round_inputs(int dtype, size_t M, const Rounded* list, int count) {
+  Inputs in;
+  unsigned n = 0;
+  for (int j = 0; j < count; j++)
+    if (!list[j].done) in.list[n++] = list[j];
+  if (n == 0) return US_OK;
   const dim3 grid(static_cast<unsigned>(M), n);
   if (dtype == BF16) rows_kernel<bf16><<<grid, ROW_THREADS, 0, stream()>>>(in);
   else rows_kernel<f16><<<grid, ROW_THREADS, 0, stream()>>>(in);
-  return launched("quantise inputs");
+  return launched("inputs to 8 bits");
 }
 
 }  // namespace us

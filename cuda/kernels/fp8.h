@@ -10,7 +10,18 @@ namespace us {
 int dequantize_fp8(const Ten& out, const Ten& w);
 /** The segment of a product with such a weight: trans_b reads [R,C] as [N,K], else its transpose. */
 Segment fp8_segment(const Gemm& g);
-/** Gives every e4m3 segment its a in e4m3 with one scale a row (amax / 448), in scratch; equal inputs once. */
-int quantize_inputs(int dtype, size_t M, Product* products, int count);
+
+/** A matrix [M,K] of 16 bits and its place in 8, with one scale a row (amax / 448). `done`: somebody else fills it. */
+struct Rounded {
+  const void* from;
+  size_t K;
+  uint8_t* to;
+  float* scale;
+  bool done;
+};
+/** Gives the inputs of e4m3 segments room in scratch, equal ones once, and points the segments there; n of them in `list`. */
+int place_rounded(size_t M, Product* products, int count, Rounded* list, int& n);
+/** Fills those that are not done: a launch that reads each. */
+int round_inputs(int dtype, size_t M, const Rounded* list, int count);
 
 }  // namespace us

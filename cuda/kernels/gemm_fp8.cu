@@ -10,6 +10,10 @@ namespace {
 
 using namespace tiles;
 
+/** Columns of a tile: 128 took 203 ms for a step of Llama-3.2-3B's shape on an H100 where 256 took 194 (26 November 2026). */
+constexpr int BN = 256;
+using R = Room<BN>;
+
 struct Scales {
   const float *a[MAX_SEGMENTS], *b[MAX_SEGMENTS];  // a: null for a 16-bit segment
   int n[MAX_SEGMENTS], k[MAX_SEGMENTS];
@@ -20,9 +24,8 @@ __device__ __forceinline__ int steps_of(const Params& p, const Scales& f, int s)
   return f.a[s] ? p.k[s] / 128 : (p.k[s] + BK - 1) / BK;
 }
 
-template <class T, int BN, bool BT>
+template <bool BT>
 __device__ __forceinline__ void produce(const Params& p, const Scales& f, int products, uint8_t* smem, uint64_t* full, uint64_t* empty) {
-  using R = Room<BN>;
   const int rank = sm90::cluster_rank(), clusters = gridDim.x / 2;
   int stage = 0, phase = 0;
   for (int t = blockIdx.x / 2; t < p.tiles[products]; t += clusters) {
@@ -77,18 +80,64 @@ template <int Q, int N> __device__ __forceinline__ void add_scaled(float (&acc)[
   for (int i = 0; i < 32; i++) acc[Q * 32 + i] = fmaf(part[i], i & 2 ? f1 : f0, acc[Q * 32 + i]);
 }
 
-template <class T, int BN, bool BT>
+/** The consumer's place in the ring. */
+struct Ring {
+  uint8_t* smem;
+  uint64_t *full, *empty;
+  int stage = 0, phase = 0;
+  __device__ __forceinline__ uint32_t next_full() {
+    sm90::wait(&full[stage], phase);
+    return sm90::shared_address(smem + stage * R::STAGE);
+  }
+  __device__ __forceinline__ void pass_on() {
+    if (threadIdx.x % 128 < 2) sm90::arrive_remote(&empty[stage], threadIdx.x % 128);
+    if (++stage == R::STAGES) stage = 0, phase ^= 1;
+  }
+};
+
+/**
+ * One 8-bit segment. A step has four quarters of 64 columns; while one is added, the tensor cores fill the next, and the next
+ * step's rows are under way before this one's last is added.
+ */
+__device__ __forceinline__ void segment8(float (&acc)[BN / 2], Ring& ring, int steps, float a0, float a1, const float* scale, int beside, int k,
+                                         int group) {
+  uint32_t a[4][4];
+  float even[32], odd[32];
+  uint64_t b;
+  auto fetch = [&] {
+    const uint32_t at = ring.next_full();
+    b = sm90::operand(at + A_BYTES, 1024, 0);
+    load_rows(a, at + group * 64 * 128);
+  };
+  fetch();
+  for (int i = 0; i < steps; i++, scale += k) {
+    const float l = __ldg(scale), r = __ldg(scale + beside);
+    multiply8(even, a, b);
+    multiply8(odd, a, b + 512);
+    sm90::wgmma_wait<1>();
+    add_scaled<0>(acc, even, a0 * l, a1 * l);
+    multiply8(even, a, b + 1024);
+    sm90::wgmma_wait<1>();
+    add_scaled<1>(acc, odd, a0 * l, a1 * l);
+    multiply8(odd, a, b + 1536);
+    sm90::wgmma_wait<1>();
+    add_scaled<2>(acc, even, a0 * r, a1 * r);
+#pragma unroll
+    for (int j = 64; j < 96; j++) asm volatile("" : "+f"(acc[j])::"memory");  // or the compiler adds after the wait
+    sm90::wgmma_wait<0>();
+    sm90::pin(odd);
+    ring.pass_on();
+    if (i + 1 < steps) fetch();
+    add_scaled<3>(acc, odd, a0 * r, a1 * r);
+  }
+}
+
+template <class T, bool BT>
 __device__ __forceinline__ void consume(const Params& p, const Scales& f, int products, uint8_t* smem, uint64_t* full, uint64_t* empty) {
-  using R = Room<BN>;
-  static_assert(BN == 256, "four quarters of 64 columns");
   const int group = threadIdx.x / 128 - 1, t128 = threadIdx.x % 128;
   const int rank = sm90::cluster_rank(), clusters = gridDim.x / 2;
   uint8_t* staged = smem + R::EPILOGUE + group * 2 * PANEL;
-  int stage = 0, phase = 0;
-  auto pass_on = [&] {
-    if (t128 < 2) sm90::arrive_remote(&empty[stage], t128);
-    if (++stage == R::STAGES) stage = 0, phase ^= 1;
-  };
+  Ring ring{smem, full, empty};
   for (int t = blockIdx.x / 2; t < p.tiles[products]; t += clusters) {
     const Tile tile = tile_at(p, products, t);
     const int m = (tile.row * 2 + rank) * BM + group * 64, n = tile.col * BN, row = m + t128 / 32 * 16 + t128 % 32 / 4;
@@ -101,37 +150,15 @@ __device__ __forceinline__ void consume(const Params& p, const Scales& f, int pr
         const float a0 = row < p.M ? f.a[s][row] : 0, a1 = row + 8 < p.M ? f.a[s][row + 8] : 0;
         const float* scale = f.b[s] + n / 128 * f.n[s];
         const int beside = n + 128 < p.N[tile.product] ? f.n[s] : 0;
-        for (int i = 0; i < steps; i++, scale += f.k[s]) {
-          const float l = __ldg(scale), r = __ldg(scale + beside);
-          sm90::wait(&full[stage], phase);
-          const uint32_t at = sm90::shared_address(smem + stage * R::STAGE);
-          const uint64_t b = sm90::operand(at + A_BYTES, 1024, 0);
-          uint32_t a[4][4];
-          float even[32], odd[32];  // while one is added, the tensor cores fill the other
-          load_rows(a, at + group * 64 * 128);
-          multiply8(even, a, b);
-          multiply8(odd, a, b + 512);
-          sm90::wgmma_wait<1>();
-          add_scaled<0>(acc, even, a0 * l, a1 * l);
-          multiply8(even, a, b + 1024);
-          sm90::wgmma_wait<1>();
-          add_scaled<1>(acc, odd, a0 * l, a1 * l);
-          multiply8(odd, a, b + 1536);
-          sm90::wgmma_wait<1>();
-          add_scaled<2>(acc, even, a0 * r, a1 * r);
-          sm90::wgmma_wait<0>();
-          pass_on();
-          add_scaled<3>(acc, odd, a0 * r, a1 * r);
-        }
+        segment8(acc, ring, steps, a0, a1, scale, beside, f.k[s], group);
       } else {
         for (int i = 0; i < steps; i++) {
-          sm90::wait(&full[stage], phase);
-          const uint32_t at = sm90::shared_address(smem + stage * R::STAGE);
+          const uint32_t at = ring.next_full();
           const uint64_t a = sm90::operand(at + group * 64 * 128, 1024, 0), b = sm90::operand(at + A_BYTES, 1024, PANEL);
           multiply_up_to_64<T, BN, BT>(acc, a, b, 1, p.k[s] - i * BK);
           sm90::wgmma_wait<0>();
           sm90::pin(acc);
-          pass_on();
+          ring.pass_on();
         }
       }
     }
@@ -140,32 +167,16 @@ __device__ __forceinline__ void consume(const Params& p, const Scales& f, int pr
   if (t128 % 32 == 0) sm90::store_wait_read<0>();
 }
 
-template <class T, int BN, bool BT>
-__global__ void US_CLUSTER __launch_bounds__(THREADS, 1)
+template <class T, bool BT>
+__global__ void US_CLUSTER(2) __launch_bounds__(THREADS, 1)
 gemm_fp8_kernel(const __grid_constant__ Params p, const __grid_constant__ Scales f, int products) {
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
-  using R = Room<BN>;
-  extern __shared__ uint8_t raw[];
-  uint8_t* smem = raw + (1024 - sm90::shared_address(raw) % 1024) % 1024;
-  uint64_t *full = reinterpret_cast<uint64_t*>(smem + R::BARRIERS), *empty = full + R::STAGES;
-  if (threadIdx.x == 0) {
-    for (int i = 0; i < R::STAGES; i++) sm90::barrier_init(&full[i], 1), sm90::barrier_init(&empty[i], 2 * CONSUMERS);
-    sm90::barrier_init_fence();
-  }
-  sm90::cluster_sync();
-  if (threadIdx.x < 128) {
-    sm90::registers_down<24>();
-    if (threadIdx.x == 0) produce<T, BN, BT>(p, f, products, smem, full, empty);
-    __syncwarp();
-  } else {
-    sm90::registers_up<240>();
-    consume<T, BN, BT>(p, f, products, smem, full, empty);
-  }
-  sm90::cluster_sync();  // no block leaves while another may still write into it
+  run_block<BN, 24, 240>([&](uint8_t* smem, uint64_t* full, uint64_t* empty) { produce<BT>(p, f, products, smem, full, empty); },
+                         [&](uint8_t* smem, uint64_t* full, uint64_t* empty) { consume<T, BT>(p, f, products, smem, full, empty); });
 #endif
 }
 
-template <class T, int BN, bool BT> int run(size_t M, const Product* products, int count) {
+template <class T, bool BT> int run(size_t M, const Product* products, int count) {
   Params p{};
   Scales f{};
   bool ok = describe(p, M, products, count, BN);
@@ -179,25 +190,16 @@ template <class T, int BN, bool BT> int run(size_t M, const Product* products, i
       ok = ok && (BT && !e4m3 ? map_2d(&p.b[s], g.b, K, products[i].N, 64) : map_2d(&p.b[s], g.b, products[i].N, K, BN / 2));
     }
   }
-  if (!ok) return fail(US_DEVICE, "Cannot run matmul: the driver refused a tensor map");
-  const auto kernel = gemm_fp8_kernel<T, BN, BT>;
-  const cudaError_t e = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, Room<BN>::BYTES);
-  if (e != cudaSuccess) return cuda_error("matmul", e);
-  kernel<<<grid_of(p, count), THREADS, Room<BN>::BYTES, stream()>>>(p, f, count);
-  return launched("8-bit products");
+  return launch<BN>("8-bit products", ok, gemm_fp8_kernel<T, BT>, p, count, f);
 }
 
-/** 256 columns a tile: 128 took 203 ms for a step of Llama-3.2-3B's shape on an H100 where 256 took 194 (26 November 2026). */
-constexpr int WIDE = 256;
-
 template <class T> int layout(bool b_by_k, size_t M, const Product* products, int count) {
-  return b_by_k ? run<T, WIDE, true>(M, products, count) : run<T, WIDE, false>(M, products, count);
+  return b_by_k ? run<T, true>(M, products, count) : run<T, false>(M, products, count);
 }
 
 }  // namespace
 
-int gemm_fp8(int dtype, bool b_by_k, size_t M, Product* products, int count) {
-  if (const int rc = quantize_inputs(dtype, M, products, count)) return rc;
+int gemm_fp8(int dtype, bool b_by_k, size_t M, const Product* products, int count) {
   return dtype == BF16 ? layout<bf16>(b_by_k, M, products, count) : layout<f16>(b_by_k, M, products, count);
 }
 

@@ -76,27 +76,11 @@ __device__ __forceinline__ void consume(const Params& p, int products, uint8_t* 
 }
 
 template <class T, int BN, bool BT>
-__global__ void US_CLUSTER __launch_bounds__(THREADS, 1)
+__global__ void US_CLUSTER(2) __launch_bounds__(THREADS, 1)
 gemm_sm90_kernel(const __grid_constant__ Params p, int products) {
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
-  using R = Room<BN>;
-  extern __shared__ uint8_t raw[];
-  uint8_t* smem = raw + (1024 - sm90::shared_address(raw) % 1024) % 1024;
-  uint64_t *full = reinterpret_cast<uint64_t*>(smem + R::BARRIERS), *empty = full + R::STAGES;
-  if (threadIdx.x == 0) {
-    for (int i = 0; i < R::STAGES; i++) sm90::barrier_init(&full[i], 1), sm90::barrier_init(&empty[i], 2 * CONSUMERS);
-    sm90::barrier_init_fence();
-  }
-  sm90::cluster_sync();
-  if (threadIdx.x < 128) {
-    sm90::registers_down<40>();
-    if (threadIdx.x == 0) produce<T, BN, BT>(p, products, smem, full, empty);
-    __syncwarp();
-  } else {
-    sm90::registers_up<232>();
-    consume<T, BN, BT>(p, products, smem, full, empty);
-  }
-  sm90::cluster_sync();  // no block leaves while another may still write into it
+  run_block<BN, 40, 232>([&](uint8_t* smem, uint64_t* full, uint64_t* empty) { produce<T, BN, BT>(p, products, smem, full, empty); },
+                         [&](uint8_t* smem, uint64_t* full, uint64_t* empty) { consume<T, BN, BT>(p, products, smem, full, empty); });
 #endif
 }
 
@@ -115,12 +99,7 @@ template <class T, int BN, bool BT> int run(size_t M, const Product* products, i
       ok = ok && (BT ? map_2d(&p.b[s], g.b, g.K, products[i].N, 64) : map_2d(&p.b[s], g.b, products[i].N, g.K, BN / 2));
     }
   }
-  if (!ok) return fail(US_DEVICE, "Cannot run matmul: the driver refused a tensor map");
-  const auto kernel = gemm_sm90_kernel<T, BN, BT>;
-  const cudaError_t e = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, Room<BN>::BYTES);
-  if (e != cudaSuccess) return cuda_error("matmul", e);
-  kernel<<<grid_of(p, count), THREADS, Room<BN>::BYTES, stream()>>>(p, count);
-  return launched(count > 1 || products[0].segments > 1 ? "joined products" : "product");
+  return launch<BN>(count > 1 || products[0].segments > 1 ? "joined products" : "product", ok, gemm_sm90_kernel<T, BN, BT>, p, count);
 }
 
 template <class T, bool BT> int pick(size_t M, const Product* products, int count) {

@@ -40,7 +40,7 @@ bool has_sm90();
 bool fits_sm90(size_t M, size_t N, const Segment& s, bool b_by_k);
 /** `count` products of `dtype` (BF16 or F16) with at most MAX_SEGMENTS segments together. */
 int gemm_segmented(int dtype, bool b_by_k, size_t M, const Product* products, int count);
-/** The same where some segments are e4m3 with b_scale set; their a is still of `dtype` and is quantised here. */
-int gemm_fp8(int dtype, bool b_by_k, size_t M, Product* products, int count);
+/** The same where some segments are e4m3, with scales (place_rounded in fp8.h). */
+int gemm_fp8(int dtype, bool b_by_k, size_t M, const Product* products, int count);
 
 }  // namespace us

@@ -179,11 +179,39 @@ inline int grid_of(const Params& p, int count) {
   return need < most ? need : most;
 }
 
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 900
-#define US_CLUSTER  // the empty kernels of older targets
-#else
-#define US_CLUSTER __cluster_dims__(2, 1, 1)
-#endif
+/**
+ * A block: shared memory, barriers, then a producer thread and the consumer warpgroups, which share its registers as DOWN and UP
+ * say. Both are called with the ring's memory and its barriers full, empty.
+ */
+template <int BN, int DOWN, int UP, class Produce, class Consume> __device__ __forceinline__ void run_block(Produce produce, Consume consume) {
+  using R = Room<BN>;
+  extern __shared__ uint8_t raw[];
+  uint8_t* smem = raw + (1024 - sm90::shared_address(raw) % 1024) % 1024;
+  uint64_t *full = reinterpret_cast<uint64_t*>(smem + R::BARRIERS), *empty = full + R::STAGES;
+  if (threadIdx.x == 0) {
+    for (int i = 0; i < R::STAGES; i++) sm90::barrier_init(&full[i], 1), sm90::barrier_init(&empty[i], 2 * CONSUMERS);
+    sm90::barrier_init_fence();
+  }
+  sm90::cluster_sync();
+  if (threadIdx.x < 128) {
+    sm90::registers_down<DOWN>();
+    if (threadIdx.x == 0) produce(smem, full, empty);
+    __syncwarp();
+  } else {
+    sm90::registers_up<UP>();
+    consume(smem, full, empty);
+  }
+  sm90::cluster_sync();  // no block leaves while another may still write into it
+}
+
+/** Launches a kernel of such blocks; `ok`: the driver took its tensor maps. */
+template <int BN, class Kernel, class... More> int launch(const char* what, bool ok, Kernel kernel, const Params& p, int count, const More&... more) {
+  if (!ok) return fail(US_DEVICE, "Cannot run matmul: the driver refused a tensor map");
+  const cudaError_t e = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, Room<BN>::BYTES);
+  if (e != cudaSuccess) return cuda_error("matmul", e);
+  kernel<<<grid_of(p, count), THREADS, Room<BN>::BYTES, stream()>>>(p, more..., count);
+  return launched(what);
+}
 
 }  // namespace tiles
 }  // namespace us

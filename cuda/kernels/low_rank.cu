@@ -226,7 +226,7 @@ __global__ void __launch_bounds__(128) add_shares_kernel(const __grid_constant__
   if (which >= g.count || i >= size) return;
   float s[4] = {}, x[4];
 #pragma unroll 4
-  for (int p = 0; p < batch.shares; p++) {
+  for (int p = 0; p < g.shares; p++) {
     load<4>(g.part + (p * g.count + which) * size + i, x);
 #pragma unroll
     for (int j = 0; j < 4; j++) s[j] += x[j];
@@ -274,7 +274,7 @@ bool place_shares(TallBatch& batch, int slots) {
   auto floats = [&](int i) { return batch.p[i].W * batch.p[i].r * batch.p[i].count * batch.shares; };
   for (int i = 0; i < batch.count; i++) room += floats(i);
   float* part = static_cast<float*>(scratch(SCRATCH_PARTS, room * sizeof(float)));
-  for (int i = 0; part && i < batch.count; i++) batch.p[i].part = part, part += floats(i);
+  for (int i = 0; part && i < batch.count; i++) batch.p[i].part = part, batch.p[i].shares = batch.shares, part += floats(i);
   return part != nullptr;
 }
 

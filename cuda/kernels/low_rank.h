@@ -1,7 +1,7 @@
 // The thin products of LoRA: one side is as wide as the rank. They are bound by reading the wide side once, so products that
 // share it run together.
 #pragma once
-#include "gemm.h"
+#include "gemm_sm90.h"
 
 namespace us {
 
@@ -24,8 +24,20 @@ struct Tall {
   float *out[MAX_SHARING], *part;
   float alpha[MAX_SHARING];
   size_t W;
-  int r, count, first_block;
+  int r, count, first_block, shares;
   bool by_rank;
+};
+
+/**
+ * All that one pass over thin.a [M,K] gives: the thin products (b in f32), tall's gradient if there is one (wide = thin.a, a
+ * single thin side), a in e4m3 with a scale a row if there is room for it.
+ */
+struct Wide {
+  Thin thin;
+  Tall tall;
+  uint8_t* to8;
+  float* scale8;
+  int r, count;  // thin's
 };
 
 /** x A^T and dy B: a, c of a 16-bit type, b f32. */
@@ -46,11 +58,16 @@ int run_thin_sm90(int dtype, bool by_k, size_t M, const Thin* list, int count);
 bool tall_fits_sm90(const Tall& t);
 int run_tall_sm90(int dtype, size_t N, const Tall* list, int count);
 
+/** Whether `count` thin products over t.a run as one pass; then their b stay in f32. */
+bool wide_fits_sm90(const Thin& t, int count);
+/** One launch, and one more for gradients. Count, gradient or none, room for e4m3 or none: alike in a list. Casts beside it. */
+int run_wide_sm90(int dtype, bool by_k, size_t M, const Wide* list, int count, const Cast* casts, int cast_count);
+
 /** The parameter gradients of a launch, by shares of the tokens whose partial sums lie in scratch. */
 struct TallBatch {
   Tall p[MAX_TALL];
   size_t N, share;  // tokens a share
-  int count, blocks, shares;
+  int count, blocks, shares;  // shares: each p's too
 };
 /** Numbers the blocks of 128 columns, cuts the tokens so that whole rounds of `slots` blocks result, places the partial sums. */
 bool place_shares(TallBatch& batch, int slots);

@@ -5,6 +5,12 @@
 
 #include "common.cuh"
 
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 900
+#define US_CLUSTER(blocks)  // the empty kernels of older targets
+#else
+#define US_CLUSTER(blocks) __cluster_dims__(blocks, 1, 1)
+#endif
+
 namespace us {
 namespace sm90 {
 
@@ -31,6 +37,30 @@ __device__ __forceinline__ void arrive_remote(uint64_t* bar, uint32_t block) {
   asm volatile(
       "{\n .reg .b32 remote;\n mapa.shared::cluster.u32 remote, %0, %1;\n"
       " mbarrier.arrive.shared::cluster.b64 _, [remote];\n}" ::"r"(shared_address(bar)), "r"(block) : "memory");
+}
+/** The address of the same place in another block of the cluster. */
+__device__ __forceinline__ uint32_t remote_address(const void* p, uint32_t block) {
+  uint32_t a;
+  asm volatile("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(a) : "r"(shared_address(p)), "r"(block));
+  return a;
+}
+/**
+ * A store there, whose bytes the barrier `bar` beside it (both remote_addresses of one block) awaits: value and arrival in one.
+ * An arrival with `.release.cluster` waits for all that this thread ever stored: 14.6 ms a step for 11.8 (wide_sm90.cu).
+ */
+__device__ __forceinline__ void store_remote(uint32_t address, float x, uint32_t bar) {
+  asm volatile("st.async.shared::cluster.mbarrier::complete_tx::bytes.f32 [%0], %1, [%2];" ::"r"(address), "f"(x), "r"(bar) : "memory");
+}
+__device__ __forceinline__ void store_remote(uint32_t address, float x, float y, uint32_t bar) {
+  asm volatile("st.async.shared::cluster.mbarrier::complete_tx::bytes.v2.f32 [%0], {%1, %2}, [%3];" ::"r"(address), "f"(x), "f"(y), "r"(bar)
+               : "memory");
+}
+/** `wait` that sees what other blocks of the cluster stored. */
+__device__ __forceinline__ void wait_remote(uint64_t* bar, uint32_t parity) {
+  asm volatile(
+      "{\n .reg .pred done;\n"
+      "again:\n mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 done, [%0], %1;\n"
+      " @done bra over;\n bra again;\nover:\n}" ::"r"(shared_address(bar)), "r"(parity) : "memory");
 }
 /** Waits until the phase of that parity has ended. */
 __device__ __forceinline__ void wait(uint64_t* bar, uint32_t parity) {
@@ -79,9 +109,9 @@ __device__ __forceinline__ uint32_t cluster_rank() {
   asm volatile("mov.u32 %0, %%cluster_ctarank;" : "=r"(r));
   return r;
 }
-__device__ __forceinline__ void cluster_sync() {
-  asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::: "memory");
-}
+__device__ __forceinline__ void cluster_arrive() { asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory"); }
+__device__ __forceinline__ void cluster_wait() { asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory"); }
+__device__ __forceinline__ void cluster_sync() { cluster_arrive(), cluster_wait(); }
 /** A barrier of some warps of the block; ids 1 to 15. */
 __device__ __forceinline__ void named_barrier(int id, int threads) {
   asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory");

@@ -152,6 +152,41 @@ describe("8-bit weights", () => {
       });
     }
 
+    test(`the input gradient of a linear with an adapter, and dB, on ${label}`, async () => {
+      const M = 200, r = 16, [w, W] = weight(), [dy, DY] = put(be, act, normals(M * R, 11), M, R);
+      const [a, A] = put(be, "f32", normals(r * C, 12, 0.05), r, C),
+        [b, B] = put(be, "f32", normals(R * r, 13, 0.05), R, r);
+      const [xa, XA] = put(be, act, normals(M * r, 14), M, r), [db] = put(be, "f32", new Float64Array(R * r), R, r);
+      const dx = room(be, act, M, C), dyb = room(be, act, M, r);
+      be.matmul(dyb, dy, b, null, { alpha: 2 });
+      be.matmul(dx, dy, w, null, {});
+      be.matmul(dx, dyb, a, null, { beta: 1 });
+      be.matmul(db, dy, xa, null, { transA: true, alpha: 2, beta: 1 });
+      const want = multiply(M, C, R, act === "f32" ? DY : byRows(DY, M, R), (k, n) => W[k * C + n]);
+      const DYB = multiply(M, r, R, DY, (k, n) => 2 * B[k * r + n]),
+        more = multiply(M, C, r, DYB, (k, n) => A[k * C + n]);
+      for (let i = 0; i < want.length; i++) want[i] += more[i];
+      expect(distance(await get(be, dx), want) < 1.5 * BOUND).toBe(true);
+      expect(distance(await get(be, dyb), DYB) < BOUND).toBe(true);
+      const across = Float64Array.from(DY, (_, j) => DY[(j % M) * R + Math.floor(j / M)]);
+      expect(distance(await get(be, db), multiply(R, r, M, across, (k, n) => 2 * XA[k * r + n])) < BOUND).toBe(true);
+    });
+
+    // On CUDA another kernel rounds x where it also multiplies it by an adapter.
+    test(`an adapter of zeros changes no bit on ${label}`, async () => {
+      for (const M of [64, 200, 1100]) {
+        const r = 16, [w] = weight(), [x] = put(be, act, normals(M * C, 15), M, C);
+        const [a] = put(be, "f32", normals(r * C, 16), r, C), [b] = put(be, "f32", new Float64Array(R * r), R, r);
+        const y = room(be, act, M, R), z = room(be, act, M, R), low = room(be, act, M, r);
+        be.matmul(y, x, w, null, { transB: true });
+        const plain = await get(be, y);
+        be.matmul(z, x, w, null, { transB: true });
+        be.matmul(low, x, a, null, { transB: true });
+        be.matmul(z, low, b, null, { transB: true, beta: 1 });
+        expect(distance(await get(be, z), plain)).toBe(0);
+      }
+    });
+
     test(`two products that share their input, and a sum of three, on ${label}`, async () => {
       const M = 136, [w, W] = weight(), [v, V] = weight(), [x, X] = put(be, act, normals(M * C, 8), M, C);
       const y = room(be, act, M, R), z = room(be, act, M, R), dx = room(be, act, M, C);

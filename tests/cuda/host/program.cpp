@@ -65,10 +65,9 @@ struct Maker {
     s.t[1] = input(K), s.t[2] = trans_b ? place(dtype, {cols(c), K}) : place(dtype, {K, cols(c)});
     if (rows_of(c) != rows) c = place(dtype, {rows, cols(c)});
     if (chance(15)) s.t[3] = place(chance(50) ? uint32_t{US_F32} : dtype, {cols(c)});
-    if (chance(5)) {  // a base weight of 8 bits
+    if (chance(8)) {  // a base weight of 8 bits
       s.t[1] = input(128), c = place(dtype, {rows, 128}), s.t[2] = place(US_FP8_128, {128, 128}), s.t[3] = {};
-    }
-    if (chance(8)) {  // as narrow as a rank, but a product
+    } else if (chance(8)) {  // as narrow as a rank, but a product
       c = place(dtype, {rows, rank}), s.t[2] = trans_b ? place(dtype, {rank, K}) : place(dtype, {K, rank}), s.t[3] = {};
       thins.push_back(c);
     }
@@ -78,8 +77,9 @@ struct Maker {
   }
   Step thin() {
     Step s{Step::MATMUL};
-    s.t[0] = place(dtype, {rows, rank}), s.t[1] = input(wide);
-    s.t[2] = trans_b ? place(US_F32, {rank, wide}) : place(US_F32, {wide, rank});
+    const uint32_t K = burst == 0 && chance(20) ? 128 : wide;  // as wide as the 8-bit weights
+    s.t[0] = place(dtype, {rows, rank}), s.t[1] = input(K);
+    s.t[2] = trans_b ? place(US_F32, {rank, K}) : place(US_F32, {K, rank});
     s.trans_b = trans_b, s.alpha = factor(), s.beta = chance(5);
     thins.push_back(s.t[0]);
     return s;
@@ -99,7 +99,7 @@ struct Maker {
     Step s{Step::MATMUL, };
     T xa;
     if (!recent(thins, xa) || rows_of(xa) != rows) xa = place(dtype, {rows, rank});
-    const T x = input(wide);
+    const T x = input(chance(10) ? 128 : wide);
     const bool by_rank = chance(50);
     s.t[1] = by_rank ? xa : x, s.t[2] = by_rank ? x : xa;
     s.t[0] = place(US_F32, by_rank ? std::vector<uint32_t>{cols(xa), cols(x)} : std::vector<uint32_t>{cols(x), cols(xa)});
@@ -144,7 +144,7 @@ struct Maker {
   }
   Step next() {
     if (chance(5)) habits();
-    if (chance(4)) burst = 10;
+    if (chance(4)) burst = 10, rank = chance(30) ? 32 : rank;
     if (burst > 0) return --burst == 9 ? product() : chance(45) ? thin() : join();
     const uint64_t x = below(100);
     return x < 30 ? product() : x < 50 ? thin() : x < 71 ? join() : x < 85 ? tall() : x < 92 ? sum() : other();

@@ -96,6 +96,46 @@ int product(const Gemm& g) {
 bool is_rank(size_t r) { return r % 8 == 0 && r > 0 && r <= 64; }
 template <class... P> bool aligned16(P... p) { return ((reinterpret_cast<uintptr_t>(p) % 16 == 0) && ...); }
 
+void touch(Launch& l, const Thin& t, int b_type, size_t M, int i) {
+  l.read(t.a, M * t.K * 2);
+  for (int j = 0; j < t.count; j++) {
+    const size_t bytes = M * static_cast<size_t>(t.r) * 2;
+    l.read(t.b[j], t.K * static_cast<size_t>(t.r) * width(b_type) / 8);
+    if (t.beta != 0) l.read(t.c[j], bytes, i * MAX_SHARING + j);
+    l.write(t.c[j], bytes, i * MAX_SHARING + j), l.write(t.copy[j], bytes);
+  }
+}
+void multiply(const Thin& t, int dtype, int b_type, bool by_k, size_t M) {
+  for (int j = 0; j < t.count; j++) {
+    const size_t r = static_cast<size_t>(t.r);
+    const Matrix a(t.a, dtype, false, M, t.K), b(t.b[j], b_type, by_k, r, t.K);
+    for (size_t i = 0; i < M * r; i++) {
+      uint32_t x = whole(t.alpha[j]) * dot(a, i / r, b, i % r);
+      if (t.beta != 0) x += whole(t.beta) * at(t.c[j], dtype, i);
+      if (t.c[j]) put(t.c[j], dtype, i, x);
+      if (t.copy[j]) put(t.copy[j], dtype, i, x);
+    }
+  }
+}
+void touch(Launch& l, const Tall& t, size_t N) {
+  l.read(t.wide, N * t.W * 2);
+  for (int j = 0; j < t.count; j++) {
+    l.read(t.thin[j], N * static_cast<size_t>(t.r) * 2);
+    l.write(t.out[j], t.W * static_cast<size_t>(t.r) * 4);
+  }
+}
+void multiply(const Tall& t, int dtype, size_t N) {
+  for (int j = 0; j < t.count; j++) {
+    const size_t r = static_cast<size_t>(t.r);
+    const Matrix wide(t.wide, dtype, true, t.W, N), narrow(t.thin[j], dtype, true, r, N);
+    for (size_t w = 0; w < t.W; w++)
+      for (size_t c = 0; c < r; c++) {
+        const size_t i = t.by_rank ? c * t.W + w : w * r + c;
+        put(t.out[j], F32, i, at(t.out[j], F32, i) + whole(t.alpha[j]) * dot(wide, w, narrow, c));
+      }
+  }
+}
+
 int thin(const char* name, int dtype, int b_type, bool by_k, size_t M, const Thin* list, int count) {
   limit(count >= 1 && count <= MAX_THIN, "too many thin products in a launch");
   Launch l;
@@ -103,28 +143,12 @@ int thin(const char* name, int dtype, int b_type, bool by_k, size_t M, const Thi
     const Thin& t = list[i];
     limit(t.count <= MAX_SHARING && t.count * t.r <= 64 && t.r == list[0].r && t.count == list[0].count, "thin products of other shapes");
     limit(thin_fits_sm90(t) == (b_type != F32) || !has_sm90(), "a thin product in the launch of another kernel");
-    l.read(t.a, M * t.K * 2);
-    for (int j = 0; j < t.count; j++) {
-      const size_t bytes = M * static_cast<size_t>(t.r) * 2;
-      l.read(t.b[j], t.K * static_cast<size_t>(t.r) * width(b_type) / 8);
-      if (t.beta != 0) l.read(t.c[j], bytes, i * MAX_SHARING + j);
-      l.write(t.c[j], bytes, i * MAX_SHARING + j), l.write(t.copy[j], bytes);
-    }
+    touch(l, t, b_type, M, i);
   }
   l.check();
   std::vector<Thin> all(list, list + count);
   return run(name, [=] {
-    for (const Thin& t : all)
-      for (int j = 0; j < t.count; j++) {
-        const size_t r = static_cast<size_t>(t.r);
-        const Matrix a(t.a, dtype, false, M, t.K), b(t.b[j], b_type, by_k, r, t.K);
-        for (size_t i = 0; i < M * r; i++) {
-          uint32_t x = whole(t.alpha[j]) * dot(a, i / r, b, i % r);
-          if (t.beta != 0) x += whole(t.beta) * at(t.c[j], dtype, i);
-          if (t.c[j]) put(t.c[j], dtype, i, x);
-          if (t.copy[j]) put(t.copy[j], dtype, i, x);
-        }
-      }
+    for (const Thin& t : all) multiply(t, dtype, b_type, by_k, M);
   });
 }
 
@@ -135,25 +159,12 @@ int tall(const char* name, bool sm90, int dtype, size_t N, const Tall* list, int
     const Tall& t = list[i];
     limit(t.count <= MAX_SHARING && t.count * t.r <= 64 && t.r == list[0].r && t.count == list[0].count, "tall products of other shapes");
     limit(tall_fits_sm90(t) == sm90, "a tall product in the launch of another kernel");
-    l.read(t.wide, N * t.W * 2);
-    for (int j = 0; j < t.count; j++) {
-      l.read(t.thin[j], N * static_cast<size_t>(t.r) * 2);
-      l.write(t.out[j], t.W * static_cast<size_t>(t.r) * 4);
-    }
+    touch(l, t, N);
   }
   l.check();
   std::vector<Tall> all(list, list + count);
   return run(name, [=] {
-    for (const Tall& t : all)
-      for (int j = 0; j < t.count; j++) {
-        const size_t r = static_cast<size_t>(t.r);
-        const Matrix wide(t.wide, dtype, true, t.W, N), narrow(t.thin[j], dtype, true, r, N);
-        for (size_t w = 0; w < t.W; w++)
-          for (size_t c = 0; c < r; c++) {
-            const size_t i = t.by_rank ? c * t.W + w : w * r + c;
-            put(t.out[j], F32, i, at(t.out[j], F32, i) + whole(t.alpha[j]) * dot(wide, w, narrow, c));
-          }
-      }
+    for (const Tall& t : all) multiply(t, dtype, N);
   });
 }
 
@@ -194,18 +205,114 @@ int run_thin_sm90(int dtype, bool by_k, size_t M, const Thin* l, int n) { return
 int run_tall(int dtype, size_t N, const Tall* l, int n) { return tall("tall products", false, dtype, N, l, n); }
 int run_tall_sm90(int dtype, size_t N, const Tall* l, int n) { return tall("tall products", true, dtype, N, l, n); }
 
-int cast_adapters(int dtype, const Cast* casts, int count) {
-  limit(count >= 1 && count <= MAX_CASTS, "too many casts in a launch");
-  Launch l;
+namespace {
+void touch(Launch& l, const Cast* casts, int count) {
+  limit(count <= MAX_CASTS, "too many casts in a launch");
   for (int i = 0; i < count; i++) {
     limit(casts[i].count % 8 == 0, "a cast of no multiple of eight");
     l.read(casts[i].from, casts[i].count * 4), l.write(casts[i].to, casts[i].count * 2);
   }
+}
+void round(const Cast& c, int dtype) {
+  for (size_t i = 0; i < c.count; i++) put(c.to, dtype, i, whole(c.factor) * at(c.from, F32, i));
+}
+}  // namespace
+
+int cast_adapters(int dtype, const Cast* casts, int count) {
+  limit(count >= 1, "a launch of no casts");
+  Launch l;
+  touch(l, casts, count);
   l.check();
   std::vector<Cast> all(casts, casts + count);
   return run("casts", [=] {
-    for (const Cast& c : all)
-      for (size_t i = 0; i < c.count; i++) put(c.to, dtype, i, whole(c.factor) * at(c.from, F32, i));
+    for (const Cast& c : all) round(c, dtype);
+  });
+}
+
+// ---- 8-bit weights: an input's rounded copy is here the 16 bits themselves, its scales are ones ----
+
+namespace {
+void copy_rows(const void* from, uint8_t* to, float* scale, size_t M, size_t K) {
+  memmove(to, from, M * K * 2);
+  for (size_t m = 0; m < M; m++) put(scale, F32, m, 1);
+}
+void touch(Launch& l, const void* from, const uint8_t* to, const float* scale, size_t M, size_t K) {
+  l.read(from, M * K * 2), l.write(to, M * K * 2), l.write(scale, M * 4);
+}
+}  // namespace
+
+int place_rounded(size_t M, Product* products, int count, Rounded* list, int& n) {
+  std::vector<Segment*> segments;
+  for (int q = 0; q < count; q++)
+    for (int s = 0; s < products[q].segments; s++)
+      if (products[q].segment[s].b_scale) segments.push_back(&products[q].segment[s]);
+  auto find = [&](const Segment* s) {
+    int j = 0;
+    while (j < n && (list[j].from != s->a || list[j].K != s->K)) j++;
+    return j;
+  };
+  n = 0;
+  size_t bytes = 0;
+  for (const Segment* s : segments)
+    if (find(s) == n) list[n++] = {s->a, s->K, nullptr, nullptr, false}, bytes += M * s->K * 2 + M * 4;
+  char* room = static_cast<char*>(scratch(SCRATCH_FP8, bytes));
+  if (!room) return US_MEMORY;
+  for (int j = 0; j < n; j++) {
+    list[j].to = reinterpret_cast<uint8_t*>(room), room += M * list[j].K * 2;
+    list[j].scale = reinterpret_cast<float*>(room), room += M * 4;
+  }
+  for (Segment* s : segments) {
+    const Rounded& r = list[find(s)];
+    s->a = r.to, s->a_scale = r.scale;
+  }
+  return US_OK;
+}
+
+int round_inputs(int, size_t M, const Rounded* list, int count) {
+  Launch l;
+  std::vector<Rounded> all;
+  for (int j = 0; j < count; j++)
+    if (!list[j].done) all.push_back(list[j]), touch(l, list[j].from, list[j].to, list[j].scale, M, list[j].K);
+  l.check();
+  if (all.empty()) return US_OK;
+  return run("inputs to 8 bits", [=] {
+    for (const Rounded& r : all) copy_rows(r.from, r.to, r.scale, M, r.K);
+  });
+}
+
+// ---- one pass over a wide matrix ----
+
+bool wide_fits_sm90(const Thin& t, int count) {
+  return has_sm90() && t.r == 16 && t.beta == 0.0f && t.K >= 72 && count <= (t.K == 80 ? 1 : MAX_SHARING);
+}
+
+int run_wide_sm90(int dtype, bool by_k, size_t M, const Wide* list, int count, const Cast* casts, int cast_count) {
+  limit(count >= 1 && count <= MAX_THIN, "too many passes in a launch");
+  Launch l;
+  for (int i = 0; i < count; i++) {
+    const Wide& w = list[i];
+    limit(w.r == w.thin.r && w.count == w.thin.count && w.count == list[0].count, "passes of other shapes");
+    limit(wide_fits_sm90(w.thin, w.count), "a pass that does not fit");
+    limit(!w.tall.wide == !list[0].tall.wide && !w.to8 == !list[0].to8, "passes that give different things");
+    touch(l, w.thin, F32, M, i);
+    if (w.tall.wide) {
+      limit(w.tall.wide == w.thin.a && w.tall.W == w.thin.K && w.tall.r == w.thin.r, "another matrix's gradient");
+      limit(w.tall.count == 1 && w.count == 1, "a gradient beside products that share");
+      touch(l, w.tall, M);
+    }
+    if (w.to8) touch(l, w.thin.a, w.to8, w.scale8, M, w.thin.K);
+  }
+  touch(l, casts, cast_count);
+  l.check();
+  std::vector<Wide> all(list, list + count);
+  std::vector<Cast> also(casts, casts + cast_count);
+  return run("wide", [=] {
+    for (const Cast& c : also) round(c, dtype);
+    for (const Wide& w : all) {
+      multiply(w.thin, dtype, F32, by_k, M);
+      if (w.tall.wide) multiply(w.tall, dtype, M);
+      if (w.to8) copy_rows(w.thin.a, w.to8, w.scale8, M, w.thin.K);
+    }
   });
 }
 
@@ -230,7 +337,8 @@ int segmented(int dtype, bool b_by_k, size_t M, const Product* products, int cou
     if (p.bias) l.read(p.bias, p.N * width(p.bias_type) / 8);
     limit(aligned16(p.c) && reinterpret_cast<uintptr_t>(p.addend) % 4 == 0, "a product off its alignment");
     for (int s = 0; s < p.segments; s++) {
-      limit(fits_sm90(M, p.N, p.segment[s], b_by_k), "a segment that the copy engine does not take");
+      limit(fits_sm90(M, p.N, p.segment[s], b_by_k) || p.segment[s].b_scale, "a segment that the copy engine does not take");
+      limit(!p.segment[s].b_scale == !p.segment[s].a_scale, "an 8-bit weight with an input of 16");
       const Segment& g = p.segment[s];
       l.read(g.a, M * g.K * 2), l.read(g.b, p.N * g.K * (g.b_scale ? 1 : 2));
     }
@@ -245,7 +353,10 @@ int segmented(int dtype, bool b_by_k, size_t M, const Product* products, int cou
       for (int s = 0; s < p.segments; s++) {
         const Segment& g = p.segment[s];
         const Matrix a(g.a, dtype, false, M, g.K), b = weight_of(g, dtype, b_by_k, p.N);
-        for (size_t i = 0; i < sums.size(); i++) sums[i] += whole(p.alpha) * dot(a, i / p.N, b, i % p.N);
+        for (size_t i = 0; i < sums.size(); i++) {
+          const uint32_t scale = g.a_scale ? at(g.a_scale, F32, i / p.N) : 1;
+          sums[i] += whole(p.alpha) * dot(a, i / p.N, b, i % p.N) * scale;
+        }
       }
       for (size_t i = 0; i < sums.size(); i++) {
         if (p.addend) sums[i] += at(p.addend, dtype, i);
@@ -268,7 +379,7 @@ int gemm_segmented(int dtype, bool b_by_k, size_t M, const Product* products, in
   limit(!has_scales(products, count), "an 8-bit segment in a launch of 16-bit ones");
   return segmented(dtype, b_by_k, M, products, count);
 }
-int gemm_fp8(int dtype, bool b_by_k, size_t M, Product* products, int count) {
+int gemm_fp8(int dtype, bool b_by_k, size_t M, const Product* products, int count) {
   limit(has_scales(products, count), "a launch for 8-bit segments without one");
   return segmented(dtype, b_by_k, M, products, count);
 }

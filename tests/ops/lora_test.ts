@@ -1,0 +1,73 @@
+/**
+ * The thin products of a LoRA step, issued together as the model issues them: a backend may hold them back and read each wide
+ * matrix once for all of them. The rank is 16 and the sizes lie off every tile.
+ */
+import type { Backend } from "../../src/core/backend.ts";
+import { type Case, inout, input, output, type Spec, type Tensors, testOp, type Values } from "./harness.ts";
+
+const R = 16;
+
+/** c [M,N] (+)= factor · a [M,K] · b(k,n). */
+function add(c: Float64Array, N: number, a: Float64Array, K: number, b: (k: number, n: number) => number, factor = 1) {
+  for (let m = 0; m < c.length / N; m++) {
+    for (let n = 0; n < N; n++) {
+      let sum = 0;
+      for (let k = 0; k < K; k++) sum += a[m * K + k] * b(k, n);
+      c[m * N + n] += factor * sum;
+    }
+  }
+  return c;
+}
+
+/** x·A_iᵀ of several adapters over one x [N,K]. */
+function forward(N: number, K: number, adapters: number): Case {
+  const each = Array.from({ length: adapters }, (_, i) => i);
+  const tensors: Record<string, Spec> = { x: input([N, K]) };
+  for (const i of each) tensors[`a${i}`] = input([R, K], 0.05, "f32"), tensors[`xa${i}`] = output([N, R]);
+  return {
+    name: `x [${N},${K}] times ${adapters} adapters`,
+    tensors,
+    run: (be, t) => each.forEach((i) => be.matmul(t[`xa${i}`], t.x, t[`a${i}`], null, { transB: true })),
+    formula: (v) =>
+      Object.fromEntries(
+        each.map((i) => [`xa${i}`, add(new Float64Array(N * R), R, v.x, K, (k, n) => v[`a${i}`][n * K + k])]),
+      ),
+  };
+}
+
+/** dy·B and dB += s·dyᵀ·xa of several linears, of the given widths. */
+function backward(N: number, widths: number[]): Case {
+  const tensors: Record<string, Spec> = {};
+  widths.forEach((W, i) => {
+    tensors[`dy${i}`] = input([N, W]), tensors[`b${i}`] = input([W, R], 0.05, "f32");
+    tensors[`xa${i}`] = input([N, R]), tensors[`dyb${i}`] = output([N, R]), tensors[`db${i}`] = inout([W, R], 1, "f32");
+  });
+  const run = (be: Backend, t: Tensors) => {
+    widths.forEach((_, i) => be.matmul(t[`dyb${i}`], t[`dy${i}`], t[`b${i}`], null, { alpha: 0.5 }));
+    widths.forEach((_, i) =>
+      be.matmul(t[`db${i}`], t[`dy${i}`], t[`xa${i}`], null, { transA: true, alpha: 0.5, beta: 1 })
+    );
+  };
+  const formula = (v: Values) => {
+    const out: Record<string, Float64Array> = {};
+    widths.forEach((W, i) => {
+      const dy = v[`dy${i}`], xa = v[`xa${i}`];
+      const across = Float64Array.from(dy, (_, j) => dy[(j % N) * W + Math.floor(j / N)]);
+      out[`dyb${i}`] = add(new Float64Array(N * R), R, dy, W, (k, n) => v[`b${i}`][k * R + n], 0.5);
+      out[`db${i}`] = add(v[`db${i}`].slice(), R, across, N, (k, n) => xa[k * R + n], 0.5);
+    });
+    return out;
+  };
+  return { name: `dy·B and dB, ${N} rows of ${widths.join(", ")}`, tensors, run, formula };
+}
+
+testOp("matmul", [
+  forward(201, 1160, 3),
+  forward(137, 200, 2),
+  forward(72, 8192, 1),
+  forward(1100, 136, 1),
+  backward(201, [1160, 264, 136]),
+  backward(130, [2056, 2056]),
+  backward(72, [8192]),
+  backward(1100, [392]),
+]);
