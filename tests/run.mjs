@@ -128,6 +128,16 @@ if (!install("tests/oracles", INSTALL, "--omit=optional", "--ignore-scripts")) {
   notes.push("llama.cpp oracle: npm could not install it");
 }
 if (!install("tests/clients", CI)) notes.push("clients: npm could not install them");
+// Deno lays node_modules out anew, as links, when it first needs a package there: before anyone else reads them.
+const laid = spawnSync(join(TOOLS, ".bin/deno"), ["install", "--quiet"], {
+  cwd: ROOT,
+  stdio: "inherit",
+  shell: process.platform === "win32",
+});
+if (laid.status !== 0) {
+  console.error("Cannot lay out node_modules: deno install failed; see its output above");
+  process.exit(1);
+}
 const node = findNode();
 const vitest = "node_modules/vitest/vitest.mjs";
 
