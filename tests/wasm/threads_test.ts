@@ -3,7 +3,7 @@
  * tile may change a bit, and each must agree with the reference. Shapes are off every tile: tests/ops has the thorough cases.
  */
 import { afterAll, describe, expect, test } from "vitest";
-import type { Backend } from "../../src/core/backend.ts";
+import type { AttnOpts, Backend } from "../../src/core/backend.ts";
 import type { DType } from "../../src/core/dtype.ts";
 import { Random } from "../../src/core/philox.ts";
 import { byteLength, numel, type Tensor } from "../../src/core/tensor.ts";
@@ -70,6 +70,15 @@ class Maker {
 const range = (n: number, f: (i: number) => number): number[] => Array.from({ length: n }, (_, i) => f(i));
 const attn = { scale: 0.3, window: 0, softcap: 0 };
 
+/** Attention and its backward over sequences that end at `cu`, with room for padding behind them. */
+function attend(m: Maker, be: Backend, shape: [N: number, H: number, K: number, d: number], cu: number[], o: AttnOpts) {
+  const [N, H, K, d] = shape,
+    s = { cu: m.ints(...cu), maxLen: 1 + Math.max(...cu.slice(1).map((end, i) => end - cu[i])) };
+  const q = m.f(N, H, d), k = m.f(N, K, d), v = m.f(N, K, d), out = m.out(N, H, d), lse = m.out(H, N);
+  be.attention(out, lse, q, k, v, s, o);
+  be.attentionBwd(m.out(N, H, d), m.out(N, K, d), m.out(N, K, d), m.f(N, H, d), q, k, v, out, lse, s, o);
+}
+
 const CASES: Record<string, (m: Maker, be: Backend) => void> = {
   embed: (m, be) => be.embed(m.out(37, 64), m.w("q4_1", 50, 64), m.ints(...range(37, (i) => (i * 7) % 50)), 1.5),
   embedBwd: (m, be) => be.embedBwd(m.sum(50, 131), m.f(37, 131), m.ints(...range(37, (i) => (i * i) % 50)), 0.5),
@@ -89,62 +98,18 @@ const CASES: Record<string, (m: Maker, be: Backend) => void> = {
   },
   rope: (m, be) =>
     be.rope(m.sum(37, 3, 20), m.ints(...range(37, (i) => i * i * 5)), m.positive(7), { sign: -1, factor: 1.2 }),
-  attention: (m, be) => {
-    const q = m.f(83, 6, 20), k = m.f(83, 2, 20), v = m.f(83, 2, 20), s = { cu: m.ints(0, 1, 70, 70, 81), maxLen: 70 };
-    const out = m.out(83, 6, 20), lse = m.out(6, 83);
-    be.attention(out, lse, q, k, v, s, attn);
-    be.attentionBwd(m.out(83, 6, 20), m.out(83, 2, 20), m.out(83, 2, 20), m.f(83, 6, 20), q, k, v, out, lse, s, attn);
-  },
+  attention: (m, be) => attend(m, be, [83, 6, 2, 20], [0, 1, 70, 70, 81], attn),
   "attention of one sequence, whole on one thread and split over three": (m, be) => {
-    for (const window of [0, 75]) {
-      const q = m.f(200, 3, 20), k = m.f(200, 1, 20), v = m.f(200, 1, 20), s = { cu: m.ints(0, 200), maxLen: 200 };
-      const out = m.out(200, 3, 20), lse = m.out(3, 200), o = { ...attn, window };
-      be.attention(out, lse, q, k, v, s, o);
-      be.attentionBwd(
-        m.out(200, 3, 20),
-        m.out(200, 1, 20),
-        m.out(200, 1, 20),
-        m.f(200, 3, 20),
-        q,
-        k,
-        v,
-        out,
-        lse,
-        s,
-        o,
-      );
-    }
+    for (const window of [0, 75]) attend(m, be, [200, 3, 1, 20], [0, 200], { ...attn, window });
   },
   "attention whose heads fill structs": (m, be) => {
     for (const [d, window, softcap] of [[64, 0, 0], [80, 70, 0], [16, 0, 3], [128, 33, 0]]) {
-      const o = { scale: 0.2, window, softcap }, s = { cu: m.ints(0, 3, 98, 98, 137), maxLen: 95 };
-      const q = m.f(139, 4, d), k = m.f(139, 2, d), v = m.f(139, 2, d), out = m.out(139, 4, d), lse = m.out(4, 139);
-      be.attention(out, lse, q, k, v, s, o);
-      be.attentionBwd(m.out(139, 4, d), m.out(139, 2, d), m.out(139, 2, d), m.f(139, 4, d), q, k, v, out, lse, s, o);
+      attend(m, be, [139, 4, 2, d], [0, 3, 98, 98, 137], { scale: 0.2, window, softcap });
     }
-    const one = { scale: 0.2, window: 0, softcap: 0 }, s = { cu: m.ints(0, 190), maxLen: 190 };
-    const q = m.f(190, 3, 64), k = m.f(190, 1, 64), v = m.f(190, 1, 64), out = m.out(190, 3, 64), lse = m.out(3, 190);
-    be.attention(out, lse, q, k, v, s, one);
-    be.attentionBwd(
-      m.out(190, 3, 64),
-      m.out(190, 1, 64),
-      m.out(190, 1, 64),
-      m.f(190, 3, 64),
-      q,
-      k,
-      v,
-      out,
-      lse,
-      s,
-      one,
-    );
+    attend(m, be, [190, 3, 1, 64], [0, 190], { scale: 0.2, window: 0, softcap: 0 });
   },
-  "attention with window and soft cap": (m, be) => {
-    const o = { scale: 0.5, window: 13, softcap: 2 }, s = { cu: m.ints(0, 50, 83), maxLen: 64 };
-    const q = m.f(83, 4, 17), k = m.f(83, 4, 17), v = m.f(83, 4, 17), out = m.out(83, 4, 17), lse = m.out(4, 83);
-    be.attention(out, lse, q, k, v, s, o);
-    be.attentionBwd(m.out(83, 4, 17), m.out(83, 4, 17), m.out(83, 4, 17), m.f(83, 4, 17), q, k, v, out, lse, s, o);
-  },
+  "attention with window and soft cap": (m, be) =>
+    attend(m, be, [83, 4, 4, 17], [0, 50, 83], { scale: 0.5, window: 13, softcap: 2 }),
   "cached attention": (m, be) => {
     const kc = m.sum(3, 40, 2, 20),
       vc = m.sum(3, 40, 2, 20),
