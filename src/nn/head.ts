@@ -20,7 +20,7 @@ export interface LossInput {
   readonly weights: Tensor /* f32 [M] */;
   /** Written: unweighted loss of each row, 0 where the weight is 0. */
   readonly loss: Tensor /* f32 [M] */;
-  /** Rows whose logits exist at once. */
+  /** Most rows whose logits exist at once. */
   readonly chunk: number;
   readonly smoothing?: number;
   readonly zLoss?: number;
@@ -53,9 +53,10 @@ export class Head {
     const { arena, be } = run, [m] = l.rows.shape, start = arena.mark();
     const dHidden = grad ? arena.tensor("f32", ...hidden.shape) : null;
     if (dHidden) be.fill(dHidden, 0);
-    for (let from = 0; from < m; from += l.chunk) {
+    const size = evenly(m, Math.ceil(m / l.chunk)); // a short last chunk would read all of the table for a few rows
+    for (let from = 0; from < m; from += size) {
       const mark = arena.mark();
-      this.#chunk(hidden, dHidden, cut(l, from, Math.min(m, from + l.chunk)), run);
+      this.#chunk(hidden, dHidden, cut(l, from, Math.min(m, from + size)), run);
       arena.release(mark);
     }
     if (!dHidden || be.actDtype === "f32") return dHidden;
@@ -90,11 +91,14 @@ export function softcapLogits(logits: Float32Array, t: number): void {
   for (let i = 0; i < logits.length; i++) logits[i] = t * Math.tanh(logits[i] / t);
 }
 
+/** Rows a chunk when `m` of them are cut into `chunks` of nearly one size. */
+const evenly = (m: number, chunks: number): number => Math.ceil(m / Math.max(1, chunks));
+
 /**
- * Rows a chunk. On a CPU its f32 logits stay near 32 MiB: large enough for the GEMM, small beside the model. A GPU, whose
- * activations are narrower, needs some hundred rows to be busy while a table of 128,256 rows goes by: 256 MiB.
+ * Rows a chunk, for passes of up to `tokens`. On a CPU its f32 logits stay near 32 MiB: large enough for the GEMM, small beside
+ * the model. A GPU, whose activations are narrower, needs some hundred rows to be busy while a table of 128,256 rows goes by: 256 MiB.
  */
-export function defaultChunk(vocab: number, act: Dense): number {
+export function defaultChunk(vocab: number, act: Dense, tokens: number): number {
   const bytes = act === "f32" ? 2 ** 25 : 2 ** 28;
-  return Math.max(16, Math.floor(bytes / bytesOf(act, vocab)));
+  return Math.max(16, evenly(tokens, Math.round(tokens * bytesOf(act, vocab) / bytes)));
 }

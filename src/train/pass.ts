@@ -80,7 +80,7 @@ export class Pass {
     };
     this.#seed = place("i32", 2);
     this.lossSum = place("f32", 1);
-    this.#chunk = o.chunk ?? defaultChunk(decoder.config.vocab, be.actDtype);
+    this.#chunk = o.chunk ?? defaultChunk(decoder.config.vocab, be.actDtype, n);
     this.arena = new Arena(be, arenaBytes);
     if (decoder.params().length) decoder.placeOffload(o.trainTokens ?? o.maxTokens);
   }
