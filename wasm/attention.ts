@@ -6,6 +6,7 @@
 import type { AttnOpts, Seqs } from "../src/core/backend.ts";
 import { ShapeError } from "../src/core/errors.ts";
 import { numel, type Tensor } from "../src/core/tensor.ts";
+import { runBackward } from "./attention_bwd.ts";
 import { PANELS_BYTES, type Pool, SCRATCH_BYTES } from "./pool.ts";
 
 /** Queries of a block and keys of a tile: assembly/attention.ts. */
@@ -52,48 +53,13 @@ export function runAttention(pool: Pool, at: Address, t: readonly Tensor[], s: S
   pool.run("attention", "attention", units, args, [o.scale, o.softcap]);
 }
 
-/** First block of each sequence, the longest first, and how many pairs of blocks each has. */
-function sequencesOf(blocks: Int32Array): { order: number[]; pairs: number[] } {
-  const first: number[] = [], length = new Map<number, number>();
-  for (let b = 0, start = 0; 4 * b < blocks.length; b++) {
-    if (b === 0 || blocks[4 * b + 2] !== blocks[4 * b - 2]) first.push(start = b);
-    length.set(start, (length.get(start) ?? 0) + 1);
-  }
-  const size = (b: number): number => length.get(b)!, order = first.sort((a, b) => size(b) - size(a) || a - b);
-  return { order, pairs: order.map((b) => size(b) * (size(b) + 1) / 2) };
-}
-
-/** Time until all threads are done when each takes the next-longest unit, in pairs of blocks. */
-function makespan(pairs: readonly number[], copies: number, threads: number): number {
-  const busy = new Array<number>(threads).fill(0);
-  for (const cost of pairs) {
-    for (let i = 0; i < copies; i++) busy[busy.indexOf(Math.min(...busy))] += cost;
-  }
-  return Math.max(...busy);
-}
-
-/**
- * dq, dk, dv of packed sequences. `t`: dq, dk, dv, dOut, q, k, v, out, lse. A whole sequence and kv head take five products a
- * pair of blocks, seven when they are split to keep more threads busy; the bits are the same. As many kv heads are taken whole
- * as makes the sum of both the shortest.
- */
+/** dq, dk, dv of packed sequences. `t`: dq, dk, dv, dOut, q, k, v, out, lse. */
 export function runAttentionBwd(pool: Pool, at: Address, t: readonly Tensor[], s: Seqs, o: AttnOpts): void {
-  const op = "attentionBwd", [N, H, d] = t[4].shape, K = t[5].shape[1];
+  const [N, H, d] = t[4].shape, K = t[5].shape[1];
   shareOf(d, H / K);
-  const count = blocksOf(pool, op, at, s, N), after = pool.panels + 16 * count;
-  const { order, pairs } = sequencesOf(pool.ints(pool.panels, 4 * count)), all = pairs.reduce((a, b) => a + b, 0);
-  const args = [...t.map(at), pool.panels, count, N, H, K, d, o.window], floats = [o.scale, o.softcap];
-  const cost = (whole: number): number =>
-    5 * makespan(pairs, whole, pool.threads) + 7 * all * (K - whole) / pool.threads;
-  let whole = K;
-  for (let k = K - 1; k >= 0; k--) if (cost(k) < cost(whole)) whole = k;
-  if (whole > 0) {
-    pool.ints(after, order.length).set(order);
-    pool.run(op, "attentionBwdWhole", order.length * whole, [...args, after, whole, holds(pool, d)], floats);
-  }
-  if (whole === K) return;
-  pool.run(op, "attentionBwdQ", count * (K - whole) * (H / K), [...args, whole, holds(pool, d)], floats);
-  pool.run(op, "attentionBwdKV", count * (K - whole), [...args, whole, holds(pool, d)], floats);
+  const count = blocksOf(pool, "attentionBwd", at, s, N);
+  const args = [...t.map(at), pool.panels, count, N, H, K, d, o.window, holds(pool, d)];
+  runBackward(pool, args, pool.panels + 16 * count, K, H / K, [o.scale, o.softcap]);
 }
 
 /** out over a cache. `t`: out, q, kc, vc, seq, pos. */

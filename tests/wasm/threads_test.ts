@@ -108,6 +108,11 @@ const CASES: Record<string, (m: Maker, be: Backend) => void> = {
     }
     attend(m, be, [190, 3, 1, 64], [0, 190], { scale: 0.2, window: 0, softcap: 0 });
   },
+  "attention whose ds take several rounds": (m, be) => {
+    attend(m, be, [1300, 4, 2, 5], [0, 1290], attn); // a query head at a time
+    attend(m, be, [1703, 2, 1, 4], [0, 40, 1703], attn); // and some of its queries at a time
+    attend(m, be, [1703, 2, 1, 4], [0, 1650, 1700], { ...attn, window: 700 });
+  },
   "attention with window and soft cap": (m, be) =>
     attend(m, be, [83, 4, 4, 17], [0, 50, 83], { scale: 0.5, window: 13, softcap: 2 }),
   "cached attention": (m, be) => {

@@ -1,6 +1,5 @@
-// What the kernels of attention's backward share: p = e^(s - lse) and ds = p · (dOut·v - dOut·out) · scale, times
-// 1 - (s/cap)² under a soft cap. Products sum in the same order everywhere, so attention_bwd_whole.ts (five products, one
-// unit a sequence and kv head) and attention_bwd_split.ts (seven, many units) give the same bits.
+// The parts of attention's backward: p = e^(s - lse) and ds = p · (dOut·v - dOut·out) · scale, times 1 - (s/cap)² under a soft cap.
+// attention_bwd_kernels.ts puts them together.
 import { KB } from "./attention";
 import { chunksOf, heldTile, holdPlain, holdTransposed, panelsOf } from "./held";
 import { float, int, words } from "./job";

@@ -21,7 +21,6 @@ export { fewRows, matmul, matvec, panelRows } from "./matmul";
 export { matmulHeld } from "./matmul_held";
 export { packRows, transposeRows } from "./pack";
 export { attention } from "./attention";
-export { attentionBwdKV, attentionBwdQ } from "./attention_bwd_split";
-export { attentionBwdWhole } from "./attention_bwd_whole";
+export { attentionBwdKeys, attentionBwdQueries, attentionBwdWhole } from "./attention_bwd_kernels";
 export { attentionFew } from "./attention_few";
 export { blocksOfCache, blocksOfSequences } from "./attention_blocks";
