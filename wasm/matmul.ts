@@ -27,7 +27,7 @@ const WIDE = 128;
 /** A unit's rows are a multiple of every tile's: 2, 4 and 5; or of 6 over structs. */
 const TILE_ROWS = 20, HELD_ROWS = 6;
 /** panel_kernel.ts: k of a struct, structs of op(b), tiles of c. */
-const CHUNK = 32, BLOCKS = 640, TILES = 64;
+const CHUNK = 32, BLOCKS = 720, TILES = 64;
 /** From which sizes that tile is the faster one: spreading A is won back by columns, copying B by rows. */
 const HELD_LEAST = { M: 13, N: 48, K: 12 };
 
@@ -174,6 +174,8 @@ function cutHeld(
 
 /** Cycles on a Xeon: a sweep of a tile over a chunk, spreading six rows of one, filling a struct of decoded weights. */
 const SWEEP = 213, SPREAD = 320, FILL = 512;
+/** Structs from which on other data costs the second-level cache a few per cent. */
+const SNUG = 640, CROWDED = 1.04;
 
 /** Columns and rows of a unit over structs: of all cuts the one whose busiest thread is through first. */
 function heldUnits(
@@ -183,14 +185,18 @@ function heldUnits(
   chunks: number,
   step: number,
 ): { wide: number; across: number; tall: number } {
-  const room = 8 * Math.min(TILES, Math.floor(BLOCKS / chunks)), widest = room - room % step;
-  const fewest = ceil(N, widest), most = Math.max(fewest, 2 * threads);
+  const most = (structs: number): number => {
+    const room = 8 * Math.min(TILES, Math.floor(structs / chunks));
+    return room - room % step;
+  };
+  const widest = most(BLOCKS), last = Math.max(ceil(N, most(SNUG)), 2 * threads);
   let best = { wide: 0, across: 0, tall: 0 }, least = Infinity;
-  for (let columns = fewest; columns <= most; columns++) {
+  for (let columns = ceil(N, widest); columns <= last; columns++) {
     const wide = Math.min(widest, roundUp(ceil(N, columns), step)), panels = ceil(wide, 8), across = ceil(N, wide);
     for (let down = 1; down === 1 || across * down <= 2 * threads; down++) {
       const tall = roundUp(ceil(M, down), HELD_ROWS), units = across * ceil(M, tall);
-      const cost = ceil(units, threads) * (ceil(tall, HELD_ROWS) * (SPREAD + SWEEP * panels) + FILL * panels);
+      const work = ceil(tall, HELD_ROWS) * (SPREAD + SWEEP * panels) + FILL * panels;
+      const cost = ceil(units, threads) * work * (panels * chunks > SNUG ? CROWDED : 1);
       if (cost < least) [best, least] = [{ wide, across, tall }, cost];
     }
   }

@@ -17,8 +17,8 @@ export const CHUNK = 32;
 export const ROWS = 6;
 /** Vectors of four columns of the tile. */
 const VECTORS = 2;
-/** Structs of op(b), 640 KiB in all, and tiles of c; ../matmul.ts cuts by them. */
-export const BLOCKS = 640, TILES = 64;
+/** Structs of op(b), 720 KiB in all, and tiles of c; ../matmul.ts cuts by them. */
+export const BLOCKS = 720, TILES = 64;
 
 const range = (n: number): number[] => Array.from({ length: n }, (_, i) => i);
 const lines = <T>(xs: readonly T[], f: (x: T) => string): string => xs.map(f).join("\n      ");
