@@ -38,8 +38,11 @@ export const CONTROL = {
 /** Value of `joined` that closes a job. */
 export const CLOSED = -0x40000000;
 
-/** Looks at the generation before sleeping: some 30 µs, which is longer than the gap between two operations. */
-export const SPINS = 300;
+/**
+ * Looks at the generation before sleeping: some 200 µs, which is longer than the gap between two operations and than most units. A
+ * thread that has to be woken is 50 µs late.
+ */
+export const SPINS = 4000;
 
 /** What a thread instantiates. */
 export interface Modules {
