@@ -30,7 +30,7 @@ link() { clang++-19 "$work/$1"/*.o "$2" $3 -o "$4" -lm -lpthread -ldl; }        
 
 step_lint() {
   node sim/lint.mjs "$text" >"$work/lint" || fail "lint: $(cat "$work/lint")"
-  ./lint_test.sh >"$work/lint_test" || fail "lint's own tests: $(cat "$work/lint_test")"
+  node lint_test.mjs >"$work/lint_test" || fail "lint's own tests: $(cat "$work/lint_test")"
   say lint "$(tail -1 "$work/lint"); its own tests: $(tail -1 "$work/lint_test")"
 }
 step_dylib() {
@@ -58,7 +58,7 @@ step_native() {
     ! grep -q FAIL "$work/log" || fail "native with $e: $(cat "$work/log")"
   done
   objects plain ""
-  kernels "$text" "$work/faithful.o" "" && link plain "$work/faithful.o" "" "$work/faithful"
+  kernels "$text" "$work/faithful.o" -O1 && link plain "$work/faithful.o" "" "$work/faithful"
   for schedule in 0 1 2 3; do
     "$work/faithful" $schedule "$work/other" >"$work/log" || fail "schedule $schedule: $(cat "$work/log")"
     python3 abi/compare.py "$work/results" "$work/other" >"$work/log" || fail "schedule $schedule: $(cat "$work/log")"
@@ -85,7 +85,7 @@ step_tsan() {
     >"$work/log" 2>&1 || fail "tsan: $(grep -m1 -A12 WARNING "$work/log" || tail -5 "$work/log")"
   say tsan "ThreadSanitizer, a fiber a GPU thread: $(tail -1 "$work/log")"
 }
-# A barrier's file decides which kernels are compiled and which tests run: all of them would take ten times as long.
+# A barrier's file decides which tests run.
 tests_of() { # FILE
   case $1 in
     norm | columns) echo norm ;; embed | rope | row_norm) echo rows ;; cross_entropy) echo loss ;; gemm | gemm_rows) echo matmul ;;
@@ -93,48 +93,37 @@ tests_of() { # FILE
     common) echo "norm rows loss matmul attention cache optimizer" ;; *) echo "no tests know $1" >&2 && exit 1 ;;
   esac
 }
-only() { # TESTS TEXT: the text with the other files' instances left out, line by line the same
-  local keep="fill"
-  for t in $1; do
-    case $t in
-      norm) keep="$keep norm norm_bwd columns" ;; rows) keep="$keep embed embed_bwd rope columns" ;; loss) keep="$keep cross_entropy" ;;
-      matmul) keep="$keep float gemm_rows gemm_sum" ;; cache) keep="$keep cache_write attention_cached" ;; optimizer) ;;
-      attention) keep="$keep attention attention_delta attention_dq attention_dkv" ;;
-    esac
-  done
-  sed -E "/^(FOR_FLOATS|ATTENTION|GEMM)\\((${keep// /|})[,)]/!s/^(FOR_FLOATS|ATTENTION|GEMM)\\(.*//" "$2"
-}
-build_f32() { # TEXT NAME TESTS: without a sanitizer; results to NAME.results
-  only "$3" "$1" >"$2.metal" && kernels "$2.metal" "$2.o" -O1 && link plain "$2.o" "" "$2"
-}
-barrier_mutant() { # LINE: prints who caught it
-  local m=$work/barrier$1 by="" file tests
+barrier_mutant() { # LINE: prints who noticed that the barrier on this line was passed over
+  local by="" file tests out
   file=$(head -n "$1" "$work/f32.metal" | grep '^#line' | tail -1 | cut -d'"' -f2) && tests=$(tests_of "${file%.metal}")
-  mkdir -p "$m"
-  sed "$1s/\(threadgroup\|simdgroup\)_barrier([^;]*;//" "$work/f32.metal" >"$m/all.metal"
-  only "$tests" "$m/all.metal" >"$m/m.metal"
-  kernels "$m/m.metal" "$m/t.o" "$TSAN" && link tsan "$m/t.o" -fsanitize=thread "$m/t"
-  ABI_TEST_F32=1 TSAN_OPTIONS=halt_on_error=1 FAKE_METAL_WORKERS=1 timeout 120 setarch -R "$m/t" 0 /dev/null $tests \
-    >"$m/log" 2>&1 || by="tsan $(grep -m1 -oE 'race [^ ]*' "$m/log" | sed 's#.*/##')"
-  if [ -z "$by" ]; then
-    build_f32 "$m/all.metal" "$m/p" "$tests"
-    for s in 0 1 2 3; do
-      { ABI_TEST_F32=1 timeout 120 "$m/p" $s "$m/r" $tests >/dev/null && python3 abi/compare.py "$work/f32 $tests.results" "$m/r" >/dev/null; } || by="results of schedule $s"
-    done
-  fi
+  export ABI_TEST_F32=1 MSL_REMOVED=$1
+  out=$(TSAN_OPTIONS=halt_on_error=1 FAKE_METAL_WORKERS=1 timeout 120 setarch -R "$work/f32_tsan" 0 /dev/null $tests 2>&1) ||
+    by="tsan $(grep -m1 -oE 'race [^ ]*' <<<"$out" | sed 's#.*/##')"
+  for s in 0 1 2 3; do
+    [ -z "$by" ] || break
+    { timeout 120 "$work/f32_plain" $s "$work/barrier$1" $tests >/dev/null && python3 abi/compare.py "$work/f32 $tests.results" "$work/barrier$1" >/dev/null; } ||
+      by="results of schedule $s"
+  done
+  rm -f "$work/barrier$1"
   echo "$file: $(sed -n "$1p" "$work/f32.metal" | tr -s ' ') line $1: ${by:-MISSED}"
-  rm -rf "$m"
 }
 step_barriers() {
+  local all="norm rows loss matmul attention cache optimizer"
   tsan_objects && objects plain ""
+  # f32 alone, and each barrier is passed over when MSL_REMOVED is its line: compiled once for all of them
   grep -vE '(_bf16|_f16)"|^GEMM\((bfloat|half)' "$text" | sed -E 's/(name<float(, D)?>;) *\\$/\1/' >"$work/f32.metal"
-  # what is left of the text passes without a slip
-  for tests in "norm rows loss matmul attention cache optimizer" norm rows loss matmul attention cache optimizer; do
-    build_f32 "$work/f32.metal" "$work/f32_test" "$tests"
-    ABI_TEST_F32=1 "$work/f32_test" 0 "$work/f32 $tests.results" $tests >"$work/log" || fail "barriers: $(cat "$work/log")"
+  awk '{ sub(/(threadgroup|simdgroup)_barrier\(/, "MSL_UNLESS(" NR ") &"); print }' "$work/f32.metal" >"$work/f32_barriers.metal"
+  kernels "$work/f32_barriers.metal" "$work/f32_tsan.o" "$TSAN" && link tsan "$work/f32_tsan.o" -fsanitize=thread "$work/f32_tsan" &
+  kernels "$work/f32_barriers.metal" "$work/f32_plain.o" -O1 && link plain "$work/f32_plain.o" "" "$work/f32_plain"
+  wait $! || fail "barriers: the kernels do not compile"
+  # with every barrier in its place all is well
+  ABI_TEST_F32=1 TSAN_OPTIONS=halt_on_error=1 FAKE_METAL_WORKERS=1 setarch -R "$work/f32_tsan" 0 /dev/null $all >"$work/log" 2>&1 ||
+    fail "barriers: $(grep -m1 -A12 WARNING "$work/log" || tail -5 "$work/log")"
+  for tests in "$all" $all; do
+    ABI_TEST_F32=1 "$work/f32_plain" 0 "$work/f32 $tests.results" $tests >"$work/log" || fail "barriers: $(cat "$work/log")"
   done
-  export -f barrier_mutant kernels link only tests_of build_f32
-  export work here root TSAN
+  export -f barrier_mutant tests_of
+  export work here
   grep -nE '(threadgroup|simdgroup)_barrier\(' "$work/f32.metal" | cut -d: -f1 |
     xargs -P "$(nproc)" -I{} bash -c 'cd "$here" && set -e && barrier_mutant {}' >"$work/barriers"
   [ "$(wc -l <"$work/barriers")" = "$(grep -cE '(threadgroup|simdgroup)_barrier\(' "$work/f32.metal")" ] || fail "barriers: not all were tried"
@@ -150,7 +139,7 @@ step_qemu() {
   native
   local arm=$work/arm
   mkdir -p "$arm" && cp "$text" "$arm/"
-  MSL_CXX="clang++-19 --target=aarch64-linux-gnu" MSL_ARCH=-march=armv8.2-a+fp16 MSL_FLAGS=-nostdlib sim/compile.sh "$text" "$arm/kernels.so"
+  MSL_CXX="clang++-19 --target=aarch64-linux-gnu" MSL_ARCH=-march=armv8.2-a+fp16 MSL_FLAGS="-nostdlib -O1" sim/compile.sh "$text" "$arm/kernels.so"
   clang-19 --target=aarch64-linux-gnu -O2 -Wno-unused-parameter -rdynamic sim/machorun.c abi/*.c sim/fake/*.c sim/runtime/*.c -o "$arm/machorun" -fuse-ld=lld-19 -lpthread -ldl -lm
   FAKE_METAL_DIR=$arm FAKE_METAL_WORKERS=1 qemu-aarch64 -L /usr/aarch64-linux-gnu "$arm/machorun" "$root/metal/prebuilt/darwin-arm64/libunsloth_metal.dylib" "$work/other" \
     >"$work/log" || fail "qemu: $(cat "$work/log")"

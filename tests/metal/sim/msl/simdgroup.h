@@ -3,6 +3,7 @@
 namespace metal {
 enum class mem_flags : uint { mem_none = 0, mem_device = 1, mem_threadgroup = 2, mem_texture = 4 };
 inline mem_flags operator|(mem_flags a, mem_flags b) { return mem_flags(uint(a) | uint(b)); }
+#define MSL_UNLESS(n) if (msl_removed != (n))  // before a barrier: passed over when it is the one to be removed
 inline void threadgroup_barrier(mem_flags) { __atomic_signal_fence(__ATOMIC_SEQ_CST); msl_barrier(); __atomic_signal_fence(__ATOMIC_SEQ_CST); }
 inline void simdgroup_barrier(mem_flags) { __atomic_signal_fence(__ATOMIC_SEQ_CST); msl_simd_end("simdgroup_barrier", nullptr, nullptr); __atomic_signal_fence(__ATOMIC_SEQ_CST); }
 

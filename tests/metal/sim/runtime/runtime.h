@@ -35,6 +35,7 @@ unsigned long msl_switches(void);
 
 // Called by the MSL headers.
 void msl_barrier(void);
+extern int msl_removed;  // MSL_REMOVED in the environment: the barrier that is passed over (MSL_UNLESS)
 // A simdgroup operation: every live lane writes its value into its own slot (MSL_SLOT bytes) between begin and end; the
 // last lane to come runs combine(slots, mask). end returns all the slots, which stay valid until the calling lane's next
 // operation. op names the call for the report when the simdgroup diverges.

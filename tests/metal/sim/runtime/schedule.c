@@ -3,11 +3,15 @@
 #include "internal.h"
 
 __thread worker* W;
-int msl_order, msl_poison = 1;
+int msl_order, msl_poison = 1, msl_removed;
 unsigned msl_seed = 1;
 
 void msl_set_schedule(int order, unsigned seed) { msl_order = order, msl_seed = seed; }
 void msl_set_poison(int on) { msl_poison = on; }
+__attribute__((constructor)) static void read_removed(void) {
+  const char* line = getenv("MSL_REMOVED");
+  if (line) msl_removed = atoi(line);
+}
 unsigned msl_lane(void) { return W->cur->index % 32; }
 
 void msl_fail(worker* w, const char* fmt, ...) {
