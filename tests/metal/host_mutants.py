@@ -93,7 +93,8 @@ def run(root, out, work, mutant):
         subprocess.run(['clang-19', '-shared', *objects, '-o', f'{folder}/lib.so', f'-L{out}', '-lfakemetal', f'-Wl,-rpath,{out}', '-lc'],
                        check=True)
         try:
-            test = subprocess.run([f'{work}/abi_test', f'{folder}/lib.so', f'{folder}/results'], capture_output=True, timeout=60)
+            test = subprocess.run([f'{work}/abi_test', f'{folder}/lib.so', f'{folder}/results'], capture_output=True, timeout=60,
+                                  env={**os.environ, 'ABI_TEST_STOP': '1'})
         except subprocess.TimeoutExpired:
             return f'noticed (hangs) {file}: {there}'
         if test.returncode:
