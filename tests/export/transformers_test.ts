@@ -1,9 +1,6 @@
 /** transformers and peft load what we write: the adapter on its base, and the merged folder, give our logits. */
-import { execFileSync } from "node:child_process";
 import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import process from "node:process";
-import { fileURLToPath } from "node:url";
 import { describe, expect, test } from "vitest";
 import { writeModelFolder } from "../../src/export/hugging_face.ts";
 import { mergeModel } from "../../src/export/merge.ts";
@@ -15,10 +12,9 @@ import { loadModel, openModel } from "../../src/models/mod.ts";
 import { loadTokenizer } from "../../src/tokenizer/mod.ts";
 import { createWasmBackend } from "../../wasm/mod.ts";
 import { inFolder } from "../formats/files.ts";
+import { askPython, python, why } from "../oracles/python.ts";
 import { EXPRESSIBLE, tinyAdapter, writeTinyFolder } from "./tiny_folder.ts";
 
-const python = process.env.UNSLOTH_TEST_PYTHON;
-const SCRIPT = fileURLToPath(new URL("../oracles/transformers_check.py", import.meta.url));
 const IDS = Array.from({ length: 24 }, (_, i) => (17 * i * i + 5 * i + 3) % 271);
 
 const CASES: Record<string, Partial<AdapterSettings>> = {
@@ -41,7 +37,7 @@ function lowerRanks(adapter: Adapter): Adapter {
 }
 
 describe.skipIf(!python)(
-  `transformers and peft${python ? "" : " (UNSLOTH_TEST_PYTHON names no Python that has them)"}`,
+  `transformers and peft${why}`,
   () => {
     test("load our adapters and our merged folders, with our logits", async () => {
       const backend = await createWasmBackend({ threads: 1 });
@@ -69,8 +65,7 @@ describe.skipIf(!python)(
           loaded.close();
           again.close();
         }
-        const out = execFileSync(python!, [SCRIPT, dir], { encoding: "utf8", stdio: ["ignore", "pipe", "pipe"] });
-        const adapted = JSON.parse(out.trim().split("\n").at(-1)!) as Record<string, number>;
+        const adapted = await askPython<Record<string, number>>("transformers_check.py", dir);
         for (const [name, logits] of ours) {
           const bytes = readFileSync(join(dir, name, "logits.f32"));
           const theirs = new Float32Array(bytes.buffer.slice(bytes.byteOffset, bytes.byteOffset + bytes.byteLength));

@@ -15,7 +15,10 @@ export const why: string = python ? "" : " (UNSLOTH_TEST_PYTHON names no Python 
  */
 export function askPython<T>(script: string, ...args: string[]): Promise<T> {
   const path = fileURLToPath(new URL(script, import.meta.url));
+  // what is imported is kept compiled: nothing was at installation
+  const env = { ...process.env, PYTHONDONTWRITEBYTECODE: "" };
   const child = spawn(python!, [path, ...args], {
+    env,
     stdio: ["ignore", "pipe", "pipe"],
   });
   const said = { stdout: "", stderr: "" };
