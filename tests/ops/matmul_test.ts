@@ -13,11 +13,11 @@ interface Sizes {
 /** The definition, element by element. */
 function product({ M, N, K }: Sizes, o: MatmulOpts) {
   return ({ a, b, c, bias }: Values): Record<string, Float64Array> => {
-    const out = new Float64Array(M * N);
+    const out = new Float64Array(M * N), [ai, ak] = o.transA ? [1, M] : [K, 1], [bj, bk] = o.transB ? [K, 1] : [1, N];
     for (let i = 0; i < M; i++) {
       for (let j = 0; j < N; j++) {
         let sum = 0;
-        for (let k = 0; k < K; k++) sum += a[o.transA ? k * M + i : i * K + k] * b[o.transB ? j * K + k : k * N + j];
+        for (let k = 0; k < K; k++) sum += a[i * ai + k * ak] * b[j * bj + k * bk];
         out[i * N + j] = (o.alpha ?? 1) * sum + (o.beta ? c[i * N + j] : 0) + (bias ? bias[j] : 0);
       }
     }
