@@ -92,10 +92,12 @@ test("serve answers over HTTP until SIGINT, which ends it with status 0", async 
 });
 
 // Deno looks for packages beside the link and not where it leads; `bun x` and Node follow it.
-test.skipIf("Deno" in globalThis)("the program runs through a link in node_modules/.bin, as bun x does", async () => {
-  const bin = join(tiny.dir, "node_modules", ".bin");
-  mkdirSync(bin, { recursive: true });
-  symlinkSync(fileURLToPath(new URL("../../mod.ts", import.meta.url)), join(bin, "unsloth.ts"));
-  const run = spawnSync(process.execPath, [join(bin, "unsloth.ts"), "--version"], { encoding: "utf8" });
-  expect(run.stdout.trim(), run.stderr).toMatch(/^\d+\.\d+\.\d+$/);
-});
+if (!("Deno" in globalThis)) {
+  test("the program runs through a link in node_modules/.bin, as bun x does", () => {
+    const bin = join(tiny.dir, "node_modules", ".bin");
+    mkdirSync(bin, { recursive: true });
+    symlinkSync(fileURLToPath(new URL("../../mod.ts", import.meta.url)), join(bin, "unsloth.ts"));
+    const run = spawnSync(process.execPath, [join(bin, "unsloth.ts"), "--version"], { encoding: "utf8" });
+    expect(run.stdout.trim(), run.stderr).toMatch(/^\d+\.\d+\.\d+$/);
+  });
+}

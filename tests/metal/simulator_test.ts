@@ -16,6 +16,8 @@ import { candidate as wasm } from "../../wasm/mod.ts";
 import { buildSimulator, missing, ROOT, runHere } from "./simulator.ts";
 
 const why = missing(), SLOW = 600_000;
+/** Kernels and host are the same from every runtime: Deno's suite has all of them, another one each operation's call. */
+const whole = runtime() === "deno";
 
 describe.skipIf(why !== null)(`Metal on the simulator${why ? ` (${why})` : ""}`, () => {
   let library = "", folder = "";
@@ -25,16 +27,21 @@ describe.skipIf(why !== null)(`Metal on the simulator${why ? ` (${why})` : ""}`,
   }, SLOW);
   afterAll(() => rmSync(folder, { recursive: true, force: true }));
 
-  test("every operation equals the reference in f32, bf16 and f16", () => {
-    const { status, text } = runHere(library, "vitest", ["run", "tests/ops", "-t", "on metal"]);
+  test(`every operation equals the reference in ${whole ? "f32, bf16 and f16" : "f32"}`, () => {
+    const { status, text } = runHere(library, "vitest", [
+      "run",
+      "tests/ops",
+      "-t",
+      whole ? "on metal" : "on metal f32",
+    ]);
     const [, passed, failed] = text.match(/(\d+) passed, (\d+) failed/) ?? [];
     expect(status, text.slice(-3000)).toBe(0);
     expect(Number(failed)).toBe(0);
-    expect(Number(passed)).toBeGreaterThan(1400);
+    expect(Number(passed)).toBeGreaterThan(whole ? 1400 : 460);
   }, SLOW);
 
   /** One of each: plain, windows and soft caps, q/k norms. All fifteen: deno task golden DIR --backend metal. */
-  for (const name of ["llama", "gemma2", "qwen3"]) {
+  for (const name of whole ? ["llama", "gemma2", "qwen3"] : ["llama"]) {
     test.skipIf(!existsSync(`${ROOT}../shared/golden`))(`the golden case ${name} holds`, () => {
       const args = ["../shared/golden", "--backend", "metal", "--case", name];
       const { status, text } = runHere(library, "tests/golden/main.ts", args);
@@ -44,25 +51,26 @@ describe.skipIf(why !== null)(`Metal on the simulator${why ? ` (${why})` : ""}`,
   }
 
   const STEPS = 50;
-  // A minute of simulation that the runtime has no part in: once, in Deno's suite.
-  test.skipIf(runtime() !== "deno")(`${STEPS} LoRA steps of the embedded model have WASM's losses to 1e-4`, () => {
-    const embedded = `${ROOT}models/embedded/`;
-    const losses = (backend: string): number[] => {
-      const out = join(folder, backend);
-      const { status, text } = runHere(library, "mod.ts", [
-        ...["train", "--backend", backend, "--dtype", "float32", "--output_dir", out],
-        ...["--model_name", `${embedded}unsloth-tiny.Q8_0.gguf`, "--dataset", `${embedded}instructions.jsonl`],
-        ...["--max_steps", `${STEPS}`, "--per_device_train_batch_size", "1", "--gradient_accumulation_steps", "1"],
-        ...["--max_seq_length", "64", "--logging_steps", "1"],
-      ]);
-      expect(status, text).toBe(0);
-      const lines = readFileSync(join(out, "metrics.jsonl"), "utf8").trim().split("\n").map((l) => JSON.parse(l));
-      return lines.filter((l) => l.loss !== undefined).map((l) => l.loss as number);
-    };
-    const metal = losses("metal"), cpu = losses("wasm");
-    expect(metal.length).toBe(STEPS);
-    metal.forEach((loss, i) => expect(Math.abs(loss - cpu[i]) / cpu[i], `step ${i + 1}`).toBeLessThan(1e-4));
-  }, SLOW);
+  if (whole) {
+    test(`${STEPS} LoRA steps of the embedded model have WASM's losses to 1e-4`, () => {
+      const embedded = `${ROOT}models/embedded/`;
+      const losses = (backend: string): number[] => {
+        const out = join(folder, backend);
+        const { status, text } = runHere(library, "mod.ts", [
+          ...["train", "--backend", backend, "--dtype", "float32", "--output_dir", out],
+          ...["--model_name", `${embedded}unsloth-tiny.Q8_0.gguf`, "--dataset", `${embedded}instructions.jsonl`],
+          ...["--max_steps", `${STEPS}`, "--per_device_train_batch_size", "1", "--gradient_accumulation_steps", "1"],
+          ...["--max_seq_length", "64", "--logging_steps", "1"],
+        ]);
+        expect(status, text).toBe(0);
+        const lines = readFileSync(join(out, "metrics.jsonl"), "utf8").trim().split("\n").map((l) => JSON.parse(l));
+        return lines.filter((l) => l.loss !== undefined).map((l) => l.loss as number);
+      };
+      const metal = losses("metal"), cpu = losses("wasm");
+      expect(metal.length).toBe(STEPS);
+      metal.forEach((loss, i) => expect(Math.abs(loss - cpu[i]) / cpu[i], `step ${i + 1}`).toBeLessThan(1e-4));
+    }, SLOW);
+  }
 
   test("a memory limit is kept", async () => {
     const be = await candidate.open({ library, memoryLimit: 1000 });

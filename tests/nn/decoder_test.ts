@@ -42,7 +42,7 @@ class Rig {
 
   constructor(model: Model) {
     this.model = model;
-    this.arena = new Arena(model.be, 1 << 24);
+    this.arena = new Arena(model.be, 1 << 20);
     this.#seed = this.#ints(Int32Array.of(3, 4));
   }
 

@@ -17,7 +17,7 @@ const STEP = 1e-5, TOLERANCE = 1e-7;
 /** Tensors, parameters and runs on a backend of their own. */
 export class Lab {
   readonly be: Backend = new ReferenceBackend();
-  readonly arena: Arena = new Arena(this.be, 1 << 24);
+  readonly arena: Arena = new Arena(this.be, 1 << 20);
   readonly params: Param[] = [];
   readonly #random: Random;
   /** Sequences of the packed batch, and its positions. */

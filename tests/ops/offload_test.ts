@@ -59,7 +59,7 @@ const CASES: Case[] = [
   },
 ];
 
-testOp("stash", CASES);
+testOp("stash", CASES, ["wasm"]);
 
 test("what was never placed, is too small, or holds something else is refused", () => {
   const be = new ReferenceBackend(), x: Tensor = { handle: be.alloc(32), byteOffset: 0, dtype: "f32", shape: [8] };
