@@ -201,15 +201,15 @@ def run(root, work, number, mutant, build, groups):
     with open(f'{path}.cpp', 'w') as f:
         f.write(text.replace(there, slip, 1))
     flags = ['-fsanitize=address,undefined', '-O0'] if build == 'asan' else ['-O1']
-    here = os.path.dirname(os.path.abspath(__file__))
+    here, compiler = os.path.dirname(os.path.abspath(__file__)), os.environ['SANITIZING_CXX'] if build == 'asan' else 'g++'
     try:
-        made = subprocess.run(['g++', '-std=c++17', '-w', *flags, f'-I{here}/sim/include', f'-I{root}/cuda/host', '-c', f'{path}.cpp', '-o',
+        made = subprocess.run([compiler, '-std=c++17', '-w', *flags, f'-I{here}/sim/include', f'-I{root}/cuda/host', '-c', f'{path}.cpp', '-o',
                                f'{path}.o'], capture_output=True, text=True)
         if made.returncode:
             return f'MISSED {file}: {slip} does not compile: {made.stderr[:300]}'
         objects = [f'{work}/{build}/{o}' for o in sorted(os.listdir(f'{work}/{build}'))
                    if o.endswith('.o') and o != f'host_{file}.o']
-        subprocess.run(['g++', *flags[:1], *objects, f'{path}.o', '-o', path, '-lpthread'], check=True)
+        subprocess.run([compiler, *flags[:1], *objects, f'{path}.o', '-o', path, '-lpthread'], check=True)
         try:
             test = subprocess.run([path, *groups], capture_output=True, timeout=100)
         except subprocess.TimeoutExpired:
