@@ -39,6 +39,13 @@ export interface Unpacked {
   close(): void;
 }
 
+/** Why archives cannot be unpacked here; null when they can. BSD's tar needs no xz beside it. */
+export function cannotUnpack(): string | null {
+  const [tar, xz] = ["tar", "xz"].map((tool) => spawnSync(tool, ["--version"], { encoding: "utf8" }));
+  if (tar.status !== 0) return "needs tar";
+  return xz.status === 0 || tar.stdout.includes("bsdtar") ? null : "needs xz";
+}
+
 /** Unpacks the folder's .tar.xz archives. @throws when tar fails, with what it said */
 export function unpack(dir: string): Unpacked {
   const roots = [dir], made: string[] = [];

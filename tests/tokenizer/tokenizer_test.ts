@@ -13,10 +13,10 @@ import {
   tokenizerFromGguf,
   withTemplate,
 } from "../../src/tokenizer/mod.ts";
-import { runFolder, unpack } from "../golden/tokenizer_cases.ts";
+import { cannotUnpack, runFolder, unpack } from "../golden/tokenizer_cases.ts";
 
 const SHARED = fileURLToPath(new URL("../../../shared/", import.meta.url));
-const absent = existsSync(SHARED) ? "" : " (shared is absent)";
+const why = existsSync(SHARED) ? cannotUnpack() : "shared is absent", absent = why ? ` (${why})` : "";
 
 describe.skipIf(absent !== "")(`against goldens${absent}`, () => {
   for (const folder of ["golden-tokenizers", "vocab"]) {
