@@ -60,7 +60,7 @@ describe.skipIf(why !== null)(`Metal on the simulator${why ? ` (${why})` : ""}`,
           ...["train", "--backend", backend, "--dtype", "float32", "--output_dir", out],
           ...["--model_name", `${embedded}unsloth-tiny.Q8_0.gguf`, "--dataset", `${embedded}instructions.jsonl`],
           ...["--max_steps", `${STEPS}`, "--per_device_train_batch_size", "1", "--gradient_accumulation_steps", "1"],
-          ...["--max_seq_length", "64", "--logging_steps", "1"],
+          ...["--max_seq_length", "64", "--logging_steps", "1", "--samples", "0"],
         ]);
         expect(status, text).toBe(0);
         const lines = readFileSync(join(out, "metrics.jsonl"), "utf8").trim().split("\n").map((l) => JSON.parse(l));

@@ -7,12 +7,13 @@ import { type Case, inout, input, output, type Spec, type Tensors, testOp, type 
 
 const R = 16;
 
-/** c [M,N] (+)= factor · a [M,K] · b(k,n). */
-function add(c: Float64Array, N: number, a: Float64Array, K: number, b: (k: number, n: number) => number, factor = 1) {
+/** c [M,N] (+)= factor · a [M,K] · b, whose element (k, n) lies at k * steps[0] + n * steps[1]. */
+function add(c: Float64Array, N: number, a: Float64Array, K: number, b: Float64Array, steps: number[], factor = 1) {
+  const [bk, bn] = steps;
   for (let m = 0; m < c.length / N; m++) {
     for (let n = 0; n < N; n++) {
       let sum = 0;
-      for (let k = 0; k < K; k++) sum += a[m * K + k] * b(k, n);
+      for (let k = 0; k < K; k++) sum += a[m * K + k] * b[k * bk + n * bn];
       c[m * N + n] += factor * sum;
     }
   }
@@ -30,7 +31,7 @@ function forward(N: number, K: number, adapters: number): Case {
     run: (be, t) => each.forEach((i) => be.matmul(t[`xa${i}`], t.x, t[`a${i}`], null, { transB: true })),
     formula: (v) =>
       Object.fromEntries(
-        each.map((i) => [`xa${i}`, add(new Float64Array(N * R), R, v.x, K, (k, n) => v[`a${i}`][n * K + k])]),
+        each.map((i) => [`xa${i}`, add(new Float64Array(N * R), R, v.x, K, v[`a${i}`], [1, K])]),
       ),
   };
 }
@@ -53,8 +54,8 @@ function backward(N: number, widths: number[]): Case {
     widths.forEach((W, i) => {
       const dy = v[`dy${i}`], xa = v[`xa${i}`];
       const across = Float64Array.from(dy, (_, j) => dy[(j % N) * W + Math.floor(j / N)]);
-      out[`dyb${i}`] = add(new Float64Array(N * R), R, dy, W, (k, n) => v[`b${i}`][k * R + n], 0.5);
-      out[`db${i}`] = add(v[`db${i}`].slice(), R, across, N, (k, n) => xa[k * R + n], 0.5);
+      out[`dyb${i}`] = add(new Float64Array(N * R), R, dy, W, v[`b${i}`], [R, 1], 0.5);
+      out[`db${i}`] = add(v[`db${i}`].slice(), R, across, N, xa, [R, 1], 0.5);
     });
     return out;
   };
