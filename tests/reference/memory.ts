@@ -11,8 +11,10 @@ import { decode, encode } from "./codec.ts";
 
 interface Slab {
   readonly bytes: number;
-  /** NaN until written: reading what was never written shows. */
+  /** NaN until written, as far as it was ever looked at: reading what was never written shows. */
   wide: Float64Array | null;
+  /** Elements of `wide` that were looked at; behind them it is untouched memory. */
+  seen: number;
   raw: Uint8Array | null;
   /** Decoded weights by offset and type, dropped at any write to the byte side. */
   readonly decoded: Map<string, Float64Array>;
@@ -39,7 +41,7 @@ export class Memory {
     }
     this.active += bytes;
     this.peak = Math.max(this.peak, this.active);
-    this.#slabs.set(this.#next, { bytes, wide: null, raw: null, decoded: new Map() });
+    this.#slabs.set(this.#next, { bytes, wide: null, seen: 0, raw: null, decoded: new Map() });
     return this.#next++;
   }
 
@@ -82,8 +84,13 @@ export class Memory {
   /** Elements of an f32 tensor where they lie. */
   #wide(t: Tensor): Float64Array {
     const slab = this.#slab(t);
-    slab.wide ??= new Float64Array(Math.ceil(slab.bytes / 4)).fill(NaN);
-    return slab.wide.subarray(t.byteOffset / 4, t.byteOffset / 4 + numel(t));
+    slab.wide ??= new Float64Array(Math.ceil(slab.bytes / 4));
+    const from = t.byteOffset / 4, end = from + numel(t);
+    if (end > slab.seen) {
+      slab.wide.fill(NaN, slab.seen, end);
+      slab.seen = end;
+    }
+    return slab.wide.subarray(from, end);
   }
 
   /** Elements as f64, to be read only: where they lie for f32, decoded otherwise. */
