@@ -7,15 +7,18 @@ import process from "node:process";
 import { openNative } from "../ffi/adapter.ts";
 import { locate } from "../ffi/locate.ts";
 import type { Candidate, OpenOpts } from "../ffi/select.ts";
-import type { Backend } from "../src/core/backend.ts";
+import type { Backend, WorkspaceShape } from "../src/core/backend.ts";
 import { BackendError } from "../src/core/errors.ts";
 import { LIBRARY_SHA256 } from "./prebuilt.ts";
 
 /**
- * The ring of waiting products (64 MiB and an eighth, cuda/host/pending.cpp) and partial sums: what runs of Llama-3.2-3B's
- * shape hold besides their tensors.
+ * The ring of waiting products (64 MiB and an eighth, cuda/host/pending.cpp), and the largest of what is summed in parts: of
+ * runs of Llama-3.2-3B's shape 24 MiB, or dq in f32 (cuda/kernels/attention_sm90_bwd_once.cu; scratch grows by an eighth more).
  */
-const WORKSPACE = 96 * 2 ** 20;
+function workspace({ tokens, heads, headDim }: WorkspaceShape): number {
+  const dq = headDim <= 128 ? 4.5 * tokens * heads * (headDim <= 64 ? 64 : 128) : 0;
+  return 72 * 2 ** 20 + Math.max(24 * 2 ** 20, Math.ceil(dq));
+}
 
 /** Opens CUDA where there is a driver and a device of compute capability 8.0 or later. */
 export const candidate: Candidate = {
@@ -32,7 +35,7 @@ export const candidate: Candidate = {
       explicit: o.library,
     });
     const { device, actDtype, memoryLimit } = o;
-    return await openNative({ name: "cuda", path, device, actDtype, memoryLimit, workspace: WORKSPACE });
+    return await openNative({ name: "cuda", path, device, actDtype, memoryLimit, workspace });
   },
 };
 

@@ -28,7 +28,7 @@ export interface NativeOpts {
   /** False: files are never device memory, weights are copied. Default true, where the library can. */
   readonly map?: boolean;
   /** Bytes that its operations need besides their tensors, at most; for plans. */
-  readonly workspace?: number;
+  readonly workspace?: Backend["workspace"];
 }
 
 type Base = Functions<typeof BASE>;
@@ -148,7 +148,7 @@ class NativeBackend implements Backend {
   readonly name: Backend["name"];
   readonly device: string;
   readonly actDtype: Dense;
-  readonly workspace: number;
+  readonly workspace: Backend["workspace"];
   readonly #base: Base;
   readonly #ops: Functions<OpTable>;
   readonly #extras: Extras;
@@ -166,7 +166,7 @@ class NativeBackend implements Backend {
     this.name = o.name;
     this.device = o.device;
     this.actDtype = o.actDtype;
-    this.workspace = o.workspace ?? 0;
+    this.workspace = o.workspace;
     this.#memoryLimit = o.memoryLimit ?? Infinity;
     this.#base = functions.base;
     this.#ops = functions.ops;

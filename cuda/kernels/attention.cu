@@ -55,9 +55,10 @@ int attention_bwd(const Ten& dq, const Ten& dk, const Ten& dv, const Ten& dout, 
   Attention a = problem(q, k, v, lse, cu, o);
   a.out = out.p, a.dout = dout.p, a.dq = dq.p, a.dk = dk.p, a.dv = dv.p;
   if (a.N == 0) return US_OK;
+  int rc;
+  if (a.dtype != F32 && attention_sm90_bwd_once(a, rc)) return rc;
   a.delta = static_cast<float*>(scratch(SCRATCH_PARTS, sizeof(float) * a.N * a.H));
   if (!a.delta) return US_MEMORY;
-  int rc;
   if (a.dtype == F32 || a.d % 8 || !aligned16(a.dout, a.out)) return attention_exact_bwd(a);
   if ((rc = a.dtype == BF16 ? run_delta<bf16>(a) : run_delta<f16>(a))) return rc;
   return attention_sm90_bwd(a, rc) ? rc : attention_exact_bwd(a);

@@ -21,5 +21,7 @@ int attention_exact_bwd(const Attention& a);
 /** 16-bit types on wgmma; false when the device or the problem is not for it. */
 bool attention_sm90(const Attention& a, int& rc);
 bool attention_sm90_bwd(const Attention& a, int& rc);
+/** The same in five products for seven, without a need of delta; false too when there is too little to share out. */
+bool attention_sm90_bwd_once(const Attention& a, int& rc);
 
 }  // namespace us

@@ -1,7 +1,8 @@
-// Attention backward on Hopper, in two kernels and without atomics: one owns queries and sums dq over keys, one owns keys
-// and sums dk, dv over queries and the query heads of the group. Both recompute the weights from lse: seven products where a
-// single kernel does five, but every sum stays in registers in a fixed order, and the weights go from accumulator to operand
-// without touching memory. delta = sum of dOut * out of a row; ds = w * (dOut v - delta); the score's slope is applied to ds.
+// Attention backward on Hopper where attention_sm90_bwd_once.cu has too little to share out: in two kernels, one owns queries
+// and sums dq over keys, one owns keys and sums dk, dv over queries and the query heads of the group. Both recompute the
+// weights from lse: seven products where a single kernel does five, but every sum stays in registers in a fixed order, and the
+// weights go from accumulator to operand without touching memory. delta = sum of dOut * out of a row; ds = w * (dOut v -
+// delta); the score's slope is applied to ds.
 #include "attention_sm90.cuh"
 
 #include "gemm_sm90.h"

@@ -301,6 +301,13 @@ export interface FileStamp {
   readonly mtimeMs: number;
 }
 
+/** What the operations' own memory depends on: tokens of the largest pass with gradients (0: none), query heads, their size. */
+export interface WorkspaceShape {
+  readonly tokens: number;
+  readonly heads: number;
+  readonly headDim: number;
+}
+
 /** Device memory, transfers, and the operations. */
 export interface Backend extends Ops {
   readonly name: "cuda" | "metal" | "wasm" | "reference" | "recording";
@@ -310,8 +317,8 @@ export interface Backend extends Ops {
   readonly actDtype: Dense;
   /** Whether matmul's b, embed's table and copy's x may be of this type where they lie. */
   supports(dtype: DType): boolean;
-  /** Bytes that operations need besides their tensors, at most; absent: none, or not of `memory`. */
-  readonly workspace?: number;
+  /** Bytes that operations of such passes need besides their tensors, at most; absent: none, or not of `memory`. */
+  readonly workspace?: (pass: WorkspaceShape) => number;
   /** Whether host memory is apart from the device's, and tensors can wait in it: null, or why not. */
   offloads(): string | null;
   /** @throws {MemoryError} when the device has not that many bytes left */

@@ -85,7 +85,9 @@ export function planMemory(source: ModelSource, be: Target, o: PlanOptions): Mem
   const optimizerBytes = rec.memory().active - before;
   optimizer?.close();
   const arena = recordPass(rec, decoder, o.pass, params !== null), inputs = inputBytes(o.pass);
-  const workspace = be.workspace ?? 0, total = weights + 2 * slab + optimizerBytes + arena + inputs + workspace;
+  const { heads, headDim } = source.config, tokens = params ? o.pass.trainTokens ?? o.pass.maxTokens : 0;
+  const workspace = be.workspace?.({ tokens, heads, headDim }) ?? 0;
+  const total = weights + 2 * slab + optimizerBytes + arena + inputs + workspace;
   return {
     ...{ weights, params: slab, grads: slab, optimizer: optimizerBytes, arena, inputs, workspace, total },
     host: params ? decoder.offloadBytes(o.pass.trainTokens ?? o.pass.maxTokens) : 0,

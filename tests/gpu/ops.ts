@@ -10,4 +10,5 @@ const folder = new URL("../ops/", import.meta.url);
 for (const file of readdirSync(folder).filter((f) => f.endsWith("_test.ts") && f !== "harness_test.ts")) {
   await import(new URL(file, folder).href);
 }
+await import("./attention_tiles.ts");
 exit(await runAll(" on cuda"));
