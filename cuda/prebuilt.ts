@@ -1,6 +1,6 @@
 /** Written by cuda/build.sh: which sources the prebuilt library was built from, and which file it is. @module */
 
 /** SHA-256 over the SHA-256 of each source, as `cuda/build.sh --hash` prints it. */
-export const SOURCES_SHA256 = "8c279ab54aedd43b7d508454c3698b0e1f62628c8013da7a527ab8a6df3ad35d";
+export const SOURCES_SHA256 = "1e05dc3e1a075d2c3cb51e4780b86d6377fe1d0589e5c6307de582c797181fb5";
 /** SHA-256 of prebuilt/linux-x64/libunsloth_cuda.so. */
-export const LIBRARY_SHA256 = "d809b4baeeb4714fb0e6f4e32a24eda771337009319ef9b2b6d139f5ccdedace";
+export const LIBRARY_SHA256 = "740fda84a09d81a789de4d7d251896a3d5acfc9d08a1627860d79c6c1a9afdf8";
