@@ -22,7 +22,7 @@ export interface PassOptions {
   readonly maxSequences: number;
   /** Longest sequence in tokens. */
   readonly maxLength: number;
-  /** Rows whose logits exist at once; default: 32 MiB of them, on GPUs 256 MiB. */
+  /** Rows whose logits exist at once; default: 64 MiB of them, on GPUs 256 MiB. */
   readonly chunk?: number;
   /** Label smoothing ε, in training. */
   readonly smoothing?: number;
