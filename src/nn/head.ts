@@ -95,8 +95,9 @@ export function softcapLogits(logits: Float32Array, t: number): void {
 const evenly = (m: number, chunks: number): number => Math.ceil(m / Math.max(1, chunks));
 
 /**
- * Rows a chunk, for passes of up to `tokens`. On a CPU its f32 logits stay near 64 MiB: large enough for the GEMM, to which decoding
- * a table of 128,256 rows is a tenth of the work when 65 rows meet it; small beside the model. A GPU, whose activations are narrower, needs some hundred rows to be busy while a table of 128,256 rows goes by: 256 MiB.
+ * Rows a chunk, for passes of up to `tokens`. On a CPU its f32 logits stay near 64 MiB: small beside the model, and large enough for
+ * the GEMM (decoding a table of 128,256 rows is a tenth of the work when 65 rows meet it). A GPU, whose activations are narrower,
+ * needs some hundred rows to be busy while such a table goes by: 256 MiB.
  */
 export function defaultChunk(vocab: number, act: Dense, tokens: number): number {
   const bytes = act === "f32" ? 2 ** 26 : 2 ** 28;
