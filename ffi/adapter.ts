@@ -10,7 +10,8 @@ import { BackendError, MemoryError, ShapeError } from "../src/core/errors.ts";
 import { byteLength, type Handle, type Tensor } from "../src/core/tensor.ts";
 import { ABI_VERSION, type Arg, OP_NAMES, opEntry, OPS, symbolOf } from "./abi.ts";
 import { BASE, extraEntry, EXTRAS, type Signature, STATUS, STRUCTS } from "./abi_base.ts";
-import { type Functions, type Library, openLibrary } from "./library.ts";
+import type { Functions, Library } from "./functions.ts";
+import { openLibrary } from "./library.ts";
 import { MappedFiles, readUnchanged } from "./mapped_files.ts";
 import { Packer } from "./pack.ts";
 

@@ -1,6 +1,6 @@
 /** Bun's FFI behind `openLibrary`. @module */
 import type { CType } from "./abi_base.ts";
-import type { Functions, Library, Table } from "./library.ts";
+import type { Functions, Library, Table } from "./functions.ts";
 
 /** The part of bun:ffi that is used. */
 interface BunFfi {

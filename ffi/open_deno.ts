@@ -1,6 +1,6 @@
 /** Deno's FFI behind `openLibrary`. @module */
 import type { CType } from "./abi_base.ts";
-import type { Functions, Library, Table } from "./library.ts";
+import type { Functions, Library, Table } from "./functions.ts";
 
 /** The part of Deno that is used: no Deno types are needed to check this file. */
 interface DenoFfi {

@@ -1,6 +1,6 @@
 /** Node's FFI (node:ffi, 26.1 and later, marked experimental there) behind `openLibrary`. @module */
 import type { CType } from "./abi_base.ts";
-import type { Functions, Library, Table } from "./library.ts";
+import type { Functions, Library, Table } from "./functions.ts";
 
 /** The part of node:ffi that is used. */
 interface NodeFfi {

@@ -1,10 +1,9 @@
 /** The worker's side of a worker engine: an engine in its thread, driven by messages. @module */
 import { type MessagePort, receiveMessageOnPort } from "node:worker_threads";
 import type { Backend } from "../core/backend.ts";
-import { type FromWorker, toFailure, type ToWorker } from "./messages.ts";
+import { type BackendChoice, type FromWorker, type OpenEngineOptions, toFailure, type ToWorker } from "./messages.ts";
 import { DEFAULTS, openEngine } from "./open.ts";
 import type { Engine } from "./types.ts";
-import type { BackendChoice, OpenEngineOptions } from "./worker.ts";
 
 /** Opens the backend that a choice names, in this thread. */
 export type OpenBackend = (choice: BackendChoice, note: (sentence: string) => void) => Promise<Backend>;

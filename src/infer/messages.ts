@@ -1,7 +1,21 @@
 /** What the two sides of a worker engine say to each other. @module */
 import { BackendError, ConfigError, DataError, FormatError, MemoryError, ShapeError } from "../core/errors.ts";
-import type { OpenEngineOptions } from "./worker.ts";
+import type { EngineOptions } from "./open.ts";
 import type { GenerateRequest, Piece } from "./types.ts";
+
+/** What the worker opens its backend with; the same as ffi's `selectBackend` takes. */
+export interface BackendChoice {
+  /** "auto", or a backend's name. */
+  backend: string;
+  threads?: number;
+  device?: number;
+  library?: string;
+}
+
+/** All that a worker engine is opened with. */
+export interface OpenEngineOptions extends EngineOptions {
+  backend: BackendChoice;
+}
 
 /** To the worker. `open` comes first. */
 export type ToWorker =

@@ -6,25 +6,11 @@
 import { MessageChannel, type MessagePort, Worker } from "node:worker_threads";
 import { encodeChat } from "../tokenizer/mod.ts";
 import type { Tokenizer } from "../tokenizer/types.ts";
-import { type FromWorker, toError, type ToWorker } from "./messages.ts";
-import { type EngineContext, type EngineOptions, openTokenizer } from "./open.ts";
+import { type FromWorker, type OpenEngineOptions, toError, type ToWorker } from "./messages.ts";
+import { type EngineContext, openTokenizer } from "./open.ts";
 import { Outlet } from "./outlet.ts";
 import { checkRequest } from "./queue.ts";
 import type { Engine, GenerateRequest, Piece } from "./types.ts";
-
-/** What the worker opens its backend with; the same as ffi's `selectBackend` takes. */
-export interface BackendChoice {
-  /** "auto", or a backend's name. */
-  backend: string;
-  threads?: number;
-  device?: number;
-  library?: string;
-}
-
-/** All that a worker engine is opened with. */
-export interface OpenEngineOptions extends EngineOptions {
-  backend: BackendChoice;
-}
 
 /**
  * Starts a worker and loads the model in it.
