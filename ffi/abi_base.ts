@@ -64,6 +64,8 @@ export const EXTRAS = {
   us_read: { args: ["buf", "buf"], ret: "i32" },
   us_cache: { args: ["buf"], ret: "i32" },
   us_peak_reset: { args: [], ret: "i32" },
+  us_forget: { args: ["buf"], ret: "i32" },
+  us_renorm: { args: ["buf"], ret: "i32" },
 } as const satisfies Record<string, Signature>;
 
 /** Fields of their structs. */
@@ -90,6 +92,15 @@ export const EXTRA_STRUCTS: Readonly<Record<string, readonly Arg[]>> = {
     "keep_hi: u32",
     "cached_lo: u32, out",
     "cached_hi: u32, out",
+  ),
+  us_forget: args("x: tensor"),
+  us_renorm: args(
+    "out: tensor, = [N,D]",
+    "x: tensor, [N,D]",
+    "stat: tensor, f32 [N,2] as us_norm gave it",
+    "w: tensor, [D]",
+    "b: tensor?, [D]",
+    "plus_one: u32, 1: the weight is 1 + w",
   ),
 };
 

@@ -9,7 +9,7 @@ import { type Dense, type DType, DTYPES } from "../src/core/dtype.ts";
 import { BackendError, MemoryError, ShapeError } from "../src/core/errors.ts";
 import { byteLength, type Handle, type Tensor } from "../src/core/tensor.ts";
 import { ABI_VERSION, type Arg, OP_NAMES, opEntry, OPS, symbolOf } from "./abi.ts";
-import { BASE, extraEntry, EXTRAS, type Signature, STATUS, STRUCTS } from "./abi_base.ts";
+import { BASE, EXTRA_STRUCTS, extraEntry, EXTRAS, type Signature, STATUS, STRUCTS } from "./abi_base.ts";
 import type { Functions, Library } from "./functions.ts";
 import { openLibrary } from "./library.ts";
 import { MappedFiles, readUnchanged } from "./mapped_files.ts";
@@ -150,6 +150,7 @@ class NativeBackend implements Backend {
   readonly device: string;
   readonly actDtype: Dense;
   readonly workspace: Backend["workspace"];
+  readonly renorm?: Backend["renorm"];
   readonly #base: Base;
   readonly #ops: Functions<OpTable>;
   readonly #extras: Extras;
@@ -173,6 +174,13 @@ class NativeBackend implements Backend {
     this.#ops = functions.ops;
     this.#extras = functions.extras;
     this.#closers = closers;
+    const { us_renorm } = functions.extras;
+    if (!us_renorm) return;
+    this.renorm = (out, x, stat, w, b, o) => {
+      check.norm(out, stat, x, w, b, o);
+      const words = this.#pack.struct(EXTRA_STRUCTS.us_renorm, [out, x, stat, w, b, +o.plusOne]);
+      this.#check(us_renorm(words), "renorm");
+    };
   }
 
   supports(dtype: DType): boolean {
@@ -297,6 +305,11 @@ class NativeBackend implements Backend {
     const device = join(w[4], w[5]) || Infinity, limit = Math.min(device, this.#memoryLimit);
     const info = { active: join(w[0], w[1]), peak: join(w[2], w[3]), limit: limit === Infinity ? 0 : limit };
     return this.#extras.us_cache ? { ...info, cached: this.#trim(Infinity) } : info;
+  }
+
+  forget(x: Tensor): void {
+    const { us_forget } = this.#extras;
+    if (us_forget) this.#check(us_forget(this.#pack.struct(EXTRA_STRUCTS.us_forget, [x])), "forget");
   }
 
   resetPeak(): void {

@@ -74,6 +74,9 @@ const EXTRA_WORDS: Readonly<Record<keyof typeof EXTRAS, string>> = {
   us_read:
     "Bytes of the file at path (UTF-8, NUL-terminated) to device memory, read by several threads; what is launched after\n// the call sees them.",
   us_cache: "Gives cached memory (freed, and kept for the next us_alloc) back to the system; cached is what is left.",
+  us_forget:
+    "What x holds is read by nobody any more but by calls made before: the library need not write it, if it has not yet.",
+  us_renorm: "us_norm's out once more, from the statistics it gave.",
   us_peak_reset: "From now on us_memory's peak counts from what is in use now.",
 };
 

@@ -8,6 +8,8 @@
 #define US_HAS_READ " us_read:a76d900b"
 #define US_HAS_CACHE " us_cache:bb982253"
 #define US_HAS_PEAK_RESET " us_peak_reset:d226823a"
+#define US_HAS_FORGET " us_forget:1f36f7e3"
+#define US_HAS_RENORM " us_renorm:060ff802"
 
 typedef struct {
   uint32_t off_lo;
@@ -46,4 +48,21 @@ US_API int32_t us_cache(us_cache_args*);
 
 // From now on us_memory's peak counts from what is in use now.
 US_API int32_t us_peak_reset(void);
+
+typedef struct {
+  us_tensor x;
+} us_forget_args;
+// What x holds is read by nobody any more but by calls made before: the library need not write it, if it has not yet.
+US_API int32_t us_forget(us_forget_args*);
+
+typedef struct {
+  us_tensor out; // = [N,D]
+  us_tensor x; // [N,D]
+  us_tensor stat; // f32 [N,2] as us_norm gave it
+  us_tensor w; // [D]
+  us_tensor b; // or none; [D]
+  uint32_t plus_one; // 1: the weight is 1 + w
+} us_renorm_args;
+// us_norm's out once more, from the statistics it gave.
+US_API int32_t us_renorm(us_renorm_args*);
 #endif

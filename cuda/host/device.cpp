@@ -83,7 +83,7 @@ int start(State& s, int device) {
 }  // namespace
 
 US_API uint32_t us_abi_version(void) { return US_ABI_VERSION; }
-US_API uint32_t us_ops(char* out, uint32_t cap) { return put_text(US_OP_LIST US_HAS_READ US_HAS_PEAK_RESET, out, cap); }
+US_API uint32_t us_ops(char* out, uint32_t cap) { return put_text(US_OP_LIST US_HAS_READ US_HAS_PEAK_RESET US_HAS_FORGET US_HAS_RENORM, out, cap); }
 US_API uint32_t us_last_error(char* out, uint32_t cap) { return put_text(last_error(), out, cap); }
 
 US_API uint32_t us_device_count(void) {

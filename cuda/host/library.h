@@ -39,7 +39,7 @@ int capability();
 size_t shared_limit();
 
 /** Room for one purpose at a time; the slots do not disturb each other. */
-enum Scratch { SCRATCH_PARTS, SCRATCH_A, SCRATCH_B, SCRATCH_RING, SCRATCH_FP8, SCRATCH_COUNT };
+enum Scratch { SCRATCH_PARTS, SCRATCH_A, SCRATCH_B, SCRATCH_RING, SCRATCH_FP8, SCRATCH_ROPE, SCRATCH_COUNT };
 /**
  * Device memory for one op, undefined contents, aligned to 256 bytes, valid until the slot is asked for again. Grows
  * outside captures only. Null, with the error set, when the device has no more or a capture needs more than any run before.

@@ -1,6 +1,7 @@
 // The operations of the ABI: each looks its tensors up under the lock and calls the kernel file's function.
 #include <initializer_list>
 
+#include "../../ffi/unsloth_extras.h"
 #include "kernels.h"
 #include "pending.h"
 #include "state.h"
@@ -65,6 +66,15 @@ US_API int32_t us_norm(const us_norm_args* a) {
   });
 }
 
+US_API int32_t us_renorm(us_renorm_args* a) {
+  return op({out(a->out), a->x, a->stat, a->w, maybe(a->b)}, [&](const Ten* t) {
+    ONE_TYPE("renorm", t[0], t[1]);
+    int rc;
+    if (defer_renorm(t[0], t[1], t[2], t[3], t[4], a->plus_one != 0, rc)) return rc;
+    return renorm(t[0], t[1], t[2], t[3], t[4], a->plus_one != 0);
+  });
+}
+
 US_API int32_t us_norm_bwd(const us_norm_bwd_args* a) {
   return op({out(a->dx), maybe_out(a->dw), maybe_out(a->db), a->d_out, a->x, a->w, a->stat}, [&](const Ten* t) {
     ONE_TYPE("norm_bwd", t[0], t[3], t[4]);
@@ -79,8 +89,14 @@ US_API int32_t us_matmul(const us_matmul_args* a) {
 }
 
 US_API int32_t us_rope(const us_rope_args* a) {
-  return op({out(a->x), a->pos, a->freqs},
-            [&](const Ten* t) { return rope(t[0], t[1], t[2], static_cast<float>(a->sign), a->factor); });
+  return op<false>({out(a->x), a->pos, a->freqs}, [&](const Ten* t) {
+    const float sign = static_cast<float>(a->sign);
+    int rc;
+    if (defer_rope(t[0], t[1], t[2], sign, a->factor, rc)) return rc;
+    const Span x = span_of(t[0]), by[] = {span_of(t[1]), span_of(t[2])};
+    rc = settle(by, 2, &x, 1);
+    return rc ? rc : rope(t[0], t[1], t[2], sign, a->factor);
+  });
 }
 
 US_API int32_t us_attention(const us_attention_args* a) {
@@ -93,8 +109,10 @@ US_API int32_t us_attention(const us_attention_args* a) {
 US_API int32_t us_attention_bwd(const us_attention_bwd_args* a) {
   return op({out(a->dq), out(a->dk), out(a->dv), a->d_out, a->q, a->k, a->v, a->out, a->lse, a->cu}, [&](const Ten* t) {
     ONE_TYPE("attention_bwd", t[0], t[1], t[2], t[3], t[4], t[5], t[6], t[7]);
-    return attention_bwd(t[0], t[1], t[2], t[3], t[4], t[5], t[6], t[7], t[8], t[9], a->max_len,
-                         {a->scale, static_cast<int>(a->window), a->softcap});
+    const AttnOpts o{a->scale, static_cast<int>(a->window), a->softcap};
+    int rc;
+    if (defer_attention_bwd(t, o, rc)) return rc;
+    return attention_bwd(t[0], t[1], t[2], t[3], t[4], t[5], t[6], t[7], t[8], t[9], a->max_len, o);
   });
 }
 
@@ -115,6 +133,8 @@ US_API int32_t us_attention_cached(const us_attention_cached_args* a) {
 US_API int32_t us_glu(const us_glu_args* a) {
   return op({out(a->h), a->gate, maybe(a->up)}, [&](const Ten* t) {
     ONE_TYPE("glu", t[0], t[1], t[2]);
+    int rc;
+    if (defer_glu(t[0], Ten(), t[1], t[2], Ten(), Ten(), static_cast<int>(a->act), rc)) return rc;
     return glu(t[0], t[1], t[2], static_cast<int>(a->act));
   });
 }
@@ -122,8 +142,14 @@ US_API int32_t us_glu(const us_glu_args* a) {
 US_API int32_t us_glu_bwd(const us_glu_bwd_args* a) {
   return op({out(a->d_gate), maybe_out(a->d_up), out(a->h), a->dh, a->gate, maybe(a->up)}, [&](const Ten* t) {
     ONE_TYPE("glu_bwd", t[0], t[1], t[2], t[3], t[4], t[5]);
+    int rc;
+    if (defer_glu(t[2], t[3], t[4], t[5], t[0], t[1], static_cast<int>(a->act), rc)) return rc;
     return glu_bwd(t[0], t[1], t[2], t[3], t[4], t[5], static_cast<int>(a->act));
   });
+}
+
+US_API int32_t us_forget(us_forget_args* a) {
+  return op<false>({a->x}, [&](const Ten* t) { return forget(span_of(t[0])), US_OK; });
 }
 
 US_API int32_t us_add(const us_add_args* a) {

@@ -9,7 +9,7 @@
 // results, which are read from copies of their own (shadows), since the arena reuses their place at once.
 #pragma once
 #include "../kernels/gemm.h"
-#include "library.h"
+#include "kernels.h"
 
 namespace us {
 
@@ -28,7 +28,20 @@ void drop_pending();
 int settle(const Span* reads, int read_count, const Span* writes, int write_count);
 /** The product was taken: it waits, or it joined one that waits; rc is the status. */
 bool defer_product(const Gemm& g, int& rc);
+/**
+ * A gated activation, or where dh is set its backward, waits for what reads its results; `settle` was called for it. False: it
+ * must run now.
+ */
+bool defer_glu(const Ten& h, const Ten& dh, const Ten& gate, const Ten& up, const Ten& d_gate, const Ten& d_up, int act, int& rc);
+/** A norm made again waits for gradients that can do without it; `settle` was called for it. */
+bool defer_renorm(const Ten& out, const Ten& x, const Ten& stat, const Ten& w, const Ten& b, bool plus_one, int& rc);
+/** Nobody will read x any more, but what waits: it need not be written if all that waits can do without. */
+void forget(Span x);
 /** out = out + x was taken into the waiting product that writes out. */
 bool defer_add(const Ten& out, const Ten& x);
+/** The rotation of x was taken into what waits and writes x, or failed; rc is the status. */
+bool defer_rope(const Ten& x, const Ten& pos, const Ten& freqs, float sign, float factor, int& rc);
+/** An attention_bwd of these ten, in its order, was taken: it waits for the rotations of dk and dq. Settle first. */
+bool defer_attention_bwd(const Ten* t, AttnOpts o, int& rc);
 
 }  // namespace us

@@ -28,6 +28,10 @@ bool encode(CUtensorMap* map, const void* p, uint32_t rank, const cuuint64_t* si
                 CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE) == CUDA_SUCCESS;
 }
 
+CUtensorMapSwizzle as_wide_as(uint32_t box_cols) {
+  return box_cols == 16 ? CU_TENSOR_MAP_SWIZZLE_32B : box_cols == 32 ? CU_TENSOR_MAP_SWIZZLE_64B : CU_TENSOR_MAP_SWIZZLE_128B;
+}
+
 }  // namespace
 
 bool map_2d(CUtensorMap* map, const void* p, uint64_t rows, uint64_t cols, uint32_t box_rows) {
@@ -39,14 +43,13 @@ bool map_2d(CUtensorMap* map, const void* p, uint64_t rows, uint64_t cols, uint3
 bool map_box(CUtensorMap* map, const void* p, uint64_t rows, uint64_t cols, uint32_t box_rows, uint32_t box_cols) {
   const cuuint64_t sizes[2] = {cols, rows}, strides[1] = {cols * 2};
   const cuuint32_t box[2] = {box_cols, box_rows};
-  return encode(map, p, 2, sizes, strides, box,
-                box_cols == 16 ? CU_TENSOR_MAP_SWIZZLE_32B : box_cols == 32 ? CU_TENSOR_MAP_SWIZZLE_64B : CU_TENSOR_MAP_SWIZZLE_128B);
+  return encode(map, p, 2, sizes, strides, box, as_wide_as(box_cols));
 }
 
-bool map_heads(CUtensorMap* map, const void* p, uint64_t n, uint64_t heads, uint64_t d, uint32_t box_rows) {
+bool map_heads(CUtensorMap* map, const void* p, uint64_t n, uint64_t heads, uint64_t d, uint32_t box_rows, uint32_t box_cols) {
   const cuuint64_t sizes[3] = {d, heads, n}, strides[2] = {d * 2, heads * d * 2};
-  const cuuint32_t box[3] = {64, 1, box_rows};
-  return encode(map, p, 3, sizes, strides, box);
+  const cuuint32_t box[3] = {box_cols, 1, box_rows};
+  return encode(map, p, 3, sizes, strides, box, as_wide_as(box_cols));
 }
 
 }  // namespace us

@@ -1,5 +1,6 @@
 // us_attention and its backward (Dao et al. 2022, FlashAttention): chooses the engine, and computes delta, the row sums of
 // dOut * out that the backward of the softmax needs (one read of each).
+#include "attention_delta.cuh"
 #include "attention_mask.cuh"
 
 namespace us {
@@ -9,17 +10,9 @@ namespace {
 template <class T, int LANES>
 __global__ void __launch_bounds__(256) delta_kernel(float* delta, const T* dout, const T* out, int N, int H, int d) {
   const size_t row = static_cast<size_t>(blockIdx.x) * (256 / LANES) + threadIdx.x / LANES;
-  const int lane = threadIdx.x % LANES, i = lane * 8;
-  float s = 0;
-  if (row < static_cast<size_t>(N) * H && i < d) {
-    float x[8], y[8];
-    load<8>(dout + row * d + i, x), load<8>(out + row * d + i, y);
-#pragma unroll
-    for (int j = 0; j < 8; j++) s += x[j] * y[j];
-  }
-#pragma unroll
-  for (int o = LANES / 2; o; o >>= 1) s += __shfl_xor_sync(~0u, s, o);
-  if (lane == 0 && row < static_cast<size_t>(N) * H) delta[row % H * N + row / H] = s;
+  const bool inside = row < static_cast<size_t>(N) * H;
+  const float sum = row_product<LANES>(dout, out, row, d, inside);
+  if (threadIdx.x % LANES == 0 && inside) delta[row % H * N + row / H] = sum;
 }
 
 template <class T> int run_delta(const Attention& a) {
@@ -50,10 +43,16 @@ int attention(const Ten& out, const Ten& lse, const Ten& q, const Ten& k, const 
   return attention_exact(a);
 }
 
+bool attention_bwd_rotates(const Ten* t) {
+  Attention a = problem(t[4], t[5], t[6], t[8], t[9], {});
+  a.dq = t[0].p, a.dk = t[1].p, a.dv = t[2].p, a.dout = t[3].p, a.out = t[7].p;
+  return a.dtype != F32 && a.N > 0 && (a.d == 64 || a.d == 128) && fits_sm90_bwd_once(a);
+}
+
 int attention_bwd(const Ten& dq, const Ten& dk, const Ten& dv, const Ten& dout, const Ten& q, const Ten& k, const Ten& v,
-                  const Ten& out, const Ten& lse, const Ten& cu, size_t, AttnOpts o) {
+                  const Ten& out, const Ten& lse, const Ten& cu, size_t, AttnOpts o, Rotation of_dq, Rotation of_dk) {
   Attention a = problem(q, k, v, lse, cu, o);
-  a.out = out.p, a.dout = dout.p, a.dq = dq.p, a.dk = dk.p, a.dv = dv.p;
+  a.out = out.p, a.dout = dout.p, a.dq = dq.p, a.dk = dk.p, a.dv = dv.p, a.turn_q = of_dq, a.turn_k = of_dk;
   if (a.N == 0) return US_OK;
   int rc;
   if (a.dtype != F32 && attention_sm90_bwd_once(a, rc)) return rc;

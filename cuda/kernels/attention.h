@@ -13,6 +13,7 @@ struct Attention {
   int N, H, K, d, S;   // K kv heads, S sequences
   AttnOpts o;
   int dtype;
+  Rotation turn_q, turn_k;  // of dq and dk, where attention_bwd_rotates
 };
 
 /** f32 arithmetic, any type, d <= 256. */
@@ -23,5 +24,6 @@ bool attention_sm90(const Attention& a, int& rc);
 bool attention_sm90_bwd(const Attention& a, int& rc);
 /** The same in five products for seven, without a need of delta; false too when there is too little to share out. */
 bool attention_sm90_bwd_once(const Attention& a, int& rc);
+bool fits_sm90_bwd_once(const Attention& a);
 
 }  // namespace us

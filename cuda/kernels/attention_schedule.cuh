@@ -9,11 +9,11 @@ namespace us {
 
 constexpr int KEYS = 128, QUERIES = 64, MOST_BLOCKS = 256;  // of a tile, of a visit; of the grid
 
-/** Written by `make` in one block, read by all blocks of the next kernel. Times are in visits. */
+/** Written by `make_schedule` in one block, read by all blocks of the next kernel. Times are in visits. */
 struct Schedule {
   int N, K, G, tiles, visits, blocks, rounds, span;  // tiles of keys; tiles of queries; span: key tiles in flight together
   int *to;     // [tiles]: one past the last query tile that a key tile visits; the first is tile * 2
-  int *order;  // [tiles]: room for `make`
+  int *order;  // [tiles]: room for `make_schedule`
   int *start;  // [tiles][K]: when a key tile of a kv head begins
   int *work;   // [rounds][blocks]: tile * K + kv head, or -1
 
@@ -28,7 +28,8 @@ struct Schedule {
 /**
  * All visits of this block, one after another. The first query head goes from the diagonal on, the others towards it: so the
  * visits of several tiles to one tile of queries lie apart.
- */struct Walk {
+ */
+struct Walk {
   int round = -1, code = 0, from = 0, count = 0, g = 0, i = 0;  // i: visits of this query head made before
 
   /** False at the end. */

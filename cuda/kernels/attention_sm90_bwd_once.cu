@@ -2,9 +2,11 @@
 // the group's heads, 64 at a time: two warpgroups of 64 keys recompute the weights from lse and sum dk and dv in registers.
 // Their score gradients meet in shared memory, where each warpgroup multiplies them with half of the keys' features, a visit
 // later, and adds that to dq's f32 sums in global memory. Blocks add to one tile of dq in turn, in an order fixed beforehand
-// (attention_schedule.cuh): the first stores, the last writes dq. delta = sum of dOut * out of a row; ds = w * (dOut v - delta).
+// (attention_schedule.cuh): the first stores, the last writes dq. dk and dq may leave turned (RoPE's
+// backward). delta = sum of dOut * out of a row; ds = w * (dOut v - delta).
 #include "attention_sm90_bwd_once.cuh"
 
+#include "attention_delta.cuh"
 #include "gemm_sm90.h"
 
 namespace us {
@@ -19,18 +21,19 @@ constexpr int THREADS = 384;  // a warpgroup of helpers, two that compute
 /** A warpgroup's half of the features of ds^T k, 64 queries: a group of its own. */
 template <class T, int DP> __device__ __forceinline__ void multiply_keys(float (&dq)[DP / 4], uint32_t ds, uint32_t keys) {
   wgmma_begin();
-  Wgmma<T, DP / 2, 1, 1>::first(dq, operand(ds, 1024, 0), by_rows<KEYS>(keys, 0));
+  Wgmma<T, DP / 2, 1, 1>::first(dq, operand(ds, 1024, 0), PanelOfKeys<DP>::by_rows(keys, 0));
 #pragma unroll
-  for (int i = 1; i < KEYS / 16; i++) Wgmma<T, DP / 2, 1, 1>::ss(dq, operand(ds + i * 2048, 1024, 0), by_rows<KEYS>(keys, i), 1);
+  for (int i = 1; i < KEYS / 16; i++) Wgmma<T, DP / 2, 1, 1>::ss(dq, operand(ds + i * 2048, 1024, 0), PanelOfKeys<DP>::by_rows(keys, i), 1);
   wgmma_commit();
 }
 
-/** d = rows_a . rows_b over the features: a group of its own. */
-template <class T, int DP> __device__ __forceinline__ void multiply_features(float (&d)[QUERIES / 2], uint32_t a, uint32_t b) {
+/** d = rows of k or v . rows_b over the features: a group of its own. */
+template <class T, int DP, bool OF_K> __device__ __forceinline__ void multiply_features(float (&d)[QUERIES / 2], uint32_t a, uint32_t b) {
+  auto rows = [a](int i) { return OF_K ? PanelOfKeys<DP>::by_features(a, i) : by_features<KEYS>(a, i); };
   wgmma_begin();
-  Wgmma<T, QUERIES, 0>::first(d, by_features<KEYS>(a, 0), by_features<QUERIES>(b, 0));
+  Wgmma<T, QUERIES, 0>::first(d, rows(0), by_features<QUERIES>(b, 0));
 #pragma unroll
-  for (int i = 1; i < DP / 16; i++) Wgmma<T, QUERIES, 0>::ss(d, by_features<KEYS>(a, i), by_features<QUERIES>(b, i), 1);
+  for (int i = 1; i < DP / 16; i++) Wgmma<T, QUERIES, 0>::ss(d, rows(i), by_features<QUERIES>(b, i), 1);
   wgmma_commit();
 }
 
@@ -135,7 +138,8 @@ template <class T, int DP, bool CAP> __device__ __forceinline__ void consume(con
   const int group = static_cast<int>(__reduce_max_sync(~0u, threadIdx.x / 128)) - 1, lane = threadIdx.x % 32;
   const bool leads = threadIdx.x % 128 == 0;
   const uint32_t base = shared_address(smem);
-  uint32_t k = base + group * 64 * 128, v = k + S::V, half = base + (DP == 128 ? group * KEYS * 128 : group * 64);  // of the keys' features
+  uint32_t k = base + group * 64 * PanelOfKeys<DP>::WIDTH * 2, v = base + S::V + group * 64 * 128;
+  const uint32_t half = base + group * PanelOfKeys<DP>::BYTES;  // of the keys' features
   int n = 0;
   for (int round = 0; round < p.plan.rounds; round++) {
     const int code = p.plan.code(round);
@@ -144,14 +148,15 @@ template <class T, int DP, bool CAP> __device__ __forceinline__ void consume(con
     float dk[DP / 2], dv[DP / 2];
 #pragma unroll
     for (int i = 0; i < DP / 2; i++) dk[i] = dv[i] = 0;
-    const int from = n, to = n + p.plan.length(code / p.K) * p.plan.G, k0 = code / p.K * KEYS;
+    const int to = n + p.plan.length(code / p.K) * p.plan.G, k0 = code / p.K * KEYS;
     auto stage_of = [&](int n) { return base + S::RING + at<STAGES>(n) * 2 * S::QO; };
     auto slot_of = [&](int n) { return base + S::SCORES + at<SLOTS>(n) * S::DS; };
     float s[QUERIES / 2], dq[DP / 4];
     wait(&c.keys, round & 1);
     wait(&c.full[at<STAGES>(n)], parity<STAGES>(n));
-    multiply_features<T, DP>(s, k, stage_of(n));
-    for (; n < to; n++) {
+    multiply_features<T, DP, true>(s, k, stage_of(n));
+    bool first = true;
+    for (; n < to; n++, first = false) {
       const uint32_t q = stage_of(n), dout = q + S::QO;
       asm volatile("" : "+r"(k), "+r"(v));  // else 24 descriptors are kept over the loop, and spilt
       const float* lse = reinterpret_cast<const float*>(smem + S::ROW + at<STAGES>(n) * S::ROWS) + lane % 4 * 2;
@@ -159,7 +164,7 @@ template <class T, int DP, bool CAP> __device__ __forceinline__ void consume(con
       {
         float d[QUERIES / 2];
         wgmma_wait<0>(), pin(s);  // at the head of the loop nothing may be under way, or ptxas runs all products one by one
-        multiply_features<T, DP>(d, v, dout);
+        multiply_features<T, DP, false>(d, v, dout);
         begin_weights<CAP>(s, lse, p);
         const int tile = c.visit[at<TOLD>(n)].tile;
         if (tile < c.clear[group][0] || tile >= c.clear[group][1]) mask(s, p, c, k0, tile, group, CAP ? UNSEEN : 0.0f);
@@ -168,7 +173,7 @@ template <class T, int DP, bool CAP> __device__ __forceinline__ void consume(con
       }
       multiply_queries<T, DP>(dv, w, dout), multiply_queries<T, DP>(dk, ds, q);
       // dq of the visit before, of which the other warpgroup's half is there by now; a tile's first makes one for nothing
-      if (n > from) wait(&c.scores[at<SLOTS>(n - 1)], parity<SLOTS>(n - 1));
+      if (!first) wait(&c.scores[at<SLOTS>(n - 1)], parity<SLOTS>(n - 1));
       multiply_keys<T, DP>(dq, slot_of(n - 1), half);
       wait(&c.taken[at<SLOTS>(n)], parity<SLOTS>(n) ^ 1);
       put_scores(slot_of(n), ds);
@@ -176,12 +181,13 @@ template <class T, int DP, bool CAP> __device__ __forceinline__ void consume(con
       __syncwarp();
       if (lane == 0) arrive(&c.scores[at<SLOTS>(n)]);
       wgmma_wait<1>(), pin(dv), pin(dk);
-      if (leads) arrive(&c.empty[at<STAGES>(n)]);
+      __syncwarp();
+      if (lane == 0) arrive(&c.empty[at<STAGES>(n)]);  // of every warp: beside the products, each reads lse and delta there
       // the next visit's scores, under way while dq is added; a tile's last makes some for nothing
       if (n + 1 < to) wait(&c.full[at<STAGES>(n + 1)], parity<STAGES>(n + 1));
-      multiply_features<T, DP>(s, k, stage_of(n + 1));
+      multiply_features<T, DP, true>(s, k, stage_of(n + 1));
       wgmma_wait<1>(), pin(dq);
-      if (n > from) {
+      if (!first) {
         if (leads) arrive(&c.taken[at<SLOTS>(n - 1)]);
         add_dq<T, DP>(p, c, dq, n - 1, group);
       }
@@ -191,8 +197,10 @@ template <class T, int DP, bool CAP> __device__ __forceinline__ void consume(con
     wgmma_wait<0>(), pin(dq), pin(s);
     if (leads) arrive(&c.taken[at<SLOTS>(n - 1)]), arrive(&c.keys_free);
     add_dq<T, DP>(p, c, dq, n - 1, group);
-    write_rows<T, DP>(p, p.dv, dv, code, 1.0f);
-    write_rows<T, DP>(p, p.dk, dk, code, p.scale);
+    const int tile = p.plan.code(round);  // read again: a register kept over the loop would be spilt
+    write_rows<T, DP>(p, p.dv, dv, tile, 1.0f);
+    if (p.turn_k.table) turn_rows<DP, DP / 2>(dk, p.turn_k, tile / p.K * KEYS + own_key(), p.N, 0);
+    write_rows<T, DP>(p, p.dk, dk, tile, p.scale);
   }
 }
 
@@ -202,7 +210,7 @@ template <class T, int DP, bool CAP> __global__ void __launch_bounds__(THREADS, 
   Common& c = *reinterpret_cast<Common*>(smem + Shape<DP>::COMMON);
   if (threadIdx.x == 0) {
     barrier_init(&c.keys, 1), barrier_init(&c.keys_free, 2);
-    for (int i = 0; i < STAGES; i++) barrier_init(&c.full[i], 1), barrier_init(&c.empty[i], 2);
+    for (int i = 0; i < STAGES; i++) barrier_init(&c.full[i], 1), barrier_init(&c.empty[i], 8);
     for (int i = 0; i < SLOTS; i++) {
       barrier_init(&c.scores[i], 8), barrier_init(&c.taken[i], 2);
       barrier_init(&c.granted[i], 1), barrier_init(&c.added[i], 8), barrier_init(&c.noted[i], 1);
@@ -232,17 +240,9 @@ __global__ void __launch_bounds__(256) prepare_kernel(float* rows, unsigned* tur
                                                       const int* cu, Schedule s, int S, int window, int H, int d) {
   if (blockIdx.x == 0) return make_schedule(s, cu, S, window);
   const size_t row = static_cast<size_t>(blockIdx.x - 1) * (256 / LANES) + threadIdx.x / LANES;
-  const int lane = threadIdx.x % LANES, i = lane * 8, n = static_cast<int>(row / H), h = static_cast<int>(row % H);
-  float sum = 0;
-  if (n < s.N && i < d) {
-    float x[8], y[8];
-    load<8>(dout + row * d + i, x), load<8>(out + row * d + i, y);
-#pragma unroll
-    for (int j = 0; j < 8; j++) sum += x[j] * y[j];
-  }
-#pragma unroll
-  for (int o = LANES / 2; o; o >>= 1) sum += __shfl_xor_sync(~0u, sum, o);
-  if (lane != 0 || n >= s.visits * QUERIES) return;
+  const int n = static_cast<int>(row / H), h = static_cast<int>(row % H);
+  const float sum = row_product<LANES>(dout, out, row, d, n < s.N);
+  if (threadIdx.x % LANES != 0 || n >= s.visits * QUERIES) return;
   const size_t tile = static_cast<size_t>(h) * s.visits + n / QUERIES;
   float* to = rows + tile * 2 * QUERIES + n % QUERIES;
   to[0] = n < s.N ? lse[static_cast<size_t>(h) * s.N + n] * LOG2E : 0.0f, to[QUERIES] = sum;
@@ -263,7 +263,7 @@ template <class Kernel> int launch_together(const char* what, Kernel kernel, Par
 template <class T, int DP> int run(const Attention& a) {
   Params p{};
   p.dq = a.dq, p.dk = a.dk, p.dv = a.dv, p.cu = a.cu, p.N = a.N, p.H = a.H, p.K = a.K, p.d = a.d, p.S = a.S, p.window = a.o.window;
-  p.scale = a.o.scale, p.softcap = a.o.softcap;
+  p.scale = a.o.scale, p.softcap = a.o.softcap, p.turn_q = a.turn_q, p.turn_k = a.turn_k;
   Schedule& s = p.plan;
   s.N = a.N, s.K = a.K, s.G = a.H / a.K;
   s.tiles = static_cast<int>(blocks(a.N, KEYS)), s.visits = static_cast<int>(blocks(a.N, QUERIES));
@@ -277,7 +277,7 @@ template <class T, int DP> int run(const Attention& a) {
   p.sums = reinterpret_cast<float4*>(room), p.rows = reinterpret_cast<float*>(room + sums), p.turns = reinterpret_cast<unsigned*>(room + sums + rows);
   s.place(reinterpret_cast<int*>(room + sums + rows + tiles * 4));
   const bool ok = map_heads(&p.q, a.q, a.N, a.H, a.d, QUERIES) && map_heads(&p.dout, a.dout, a.N, a.H, a.d, QUERIES) &&
-                  map_heads(&p.k, a.k, a.N, a.K, a.d, KEYS) && map_heads(&p.v, a.v, a.N, a.K, a.d, KEYS);
+                  map_heads(&p.k, a.k, a.N, a.K, a.d, KEYS, DP / 4) && map_heads(&p.v, a.v, a.N, a.K, a.d, KEYS);
   if (!ok) return fail(US_DEVICE, "Cannot run attention_bwd: the driver refused a tensor map");
   constexpr int LANES = DP / 8;
   prepare_kernel<T, LANES><<<1 + blocks(static_cast<size_t>(s.visits) * QUERIES * a.H, 256 / LANES), 256, 0, stream()>>>(
@@ -291,10 +291,14 @@ template <class T> int pick(const Attention& a) { return a.d <= 64 ? run<T, 64>(
 
 }  // namespace
 
-bool attention_sm90_bwd_once(const Attention& a, int& rc) {
+bool fits_sm90_bwd_once(const Attention& a) {
   if (!has_sm90() || a.d % 8 || a.d > 128 || !aligned16(a.q, a.k, a.v, a.out, a.dout, a.dq, a.dk, a.dv)) return false;
   // in one round the longest tile decides: batch 1 of 2048 tokens and 8 kv heads is slower so than in two kernels
-  if (static_cast<int>(blocks(a.N, KEYS)) * a.K <= multiprocessors() || multiprocessors() > MOST_BLOCKS) return false;
+  return static_cast<int>(blocks(a.N, KEYS)) * a.K > multiprocessors() && multiprocessors() <= MOST_BLOCKS;
+}
+
+bool attention_sm90_bwd_once(const Attention& a, int& rc) {
+  if (!fits_sm90_bwd_once(a)) return false;
   rc = a.dtype == BF16 ? pick<bf16>(a) : pick<f16>(a);
   return true;
 }

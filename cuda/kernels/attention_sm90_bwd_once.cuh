@@ -3,6 +3,7 @@
 #pragma once
 #include "attention_schedule.cuh"
 #include "attention_sm90.cuh"
+#include "rotation.cuh"
 
 namespace us {
 namespace sm90 {
@@ -19,6 +20,7 @@ struct Params {
   Schedule plan;
   int N, H, K, d, S, window;
   float scale, softcap;
+  Rotation turn_q, turn_k;  // of dq and dk, when d is DP
 };
 
 /** A visit, as the warp that loads its queries tells the others. `tile`: of queries; `rank` `of`: among the additions to it. */
@@ -38,6 +40,22 @@ template <int DP> struct Shape {
   static constexpr int MINE = tile_bytes(KEYS, DP), QO = tile_bytes(QUERIES, DP), DS = KEYS * QUERIES * 2, ROWS = 2 * QUERIES * 4;
   static constexpr int V = MINE, RING = 2 * MINE, SCORES = RING + STAGES * 2 * QO, ROW = SCORES + SLOTS * DS;
   static constexpr int COMMON = ROW + STAGES * ROWS, BYTES = COMMON + sizeof(Common);
+};
+
+/**
+ * k lies as four panels of DP / 4 features, with a swizzle as wide, so that a warpgroup can take the first and third or the second
+ * and fourth for its half of dq: the features that RoPE pairs are then in one thread.
+ */
+template <int DP> struct PanelOfKeys {
+  static constexpr int WIDTH = DP / 4, BYTES = KEYS * WIDTH * 2;
+  /** Keys as the m of a product over features: 16 features from 16 * step. `address` is that of the first key. */
+  static __device__ __forceinline__ uint64_t by_features(uint32_t address, int step) {
+    return narrow_operand<WIDTH>(address + step * 16 / WIDTH * BYTES + step * 16 % WIDTH * 2);
+  }
+  /** Keys as the k of a product, features of every other panel from `address` as its n: 16 keys from 16 * step. */
+  static __device__ __forceinline__ uint64_t by_rows(uint32_t address, int step) {
+    return narrow_operand<WIDTH>(address + step * 16 * WIDTH * 2) | static_cast<uint64_t>(2 * BYTES >> 4) << 16;
+  }
 };
 
 /** Where the n-th use of a ring of N lies, and the parity of its round. */
@@ -82,7 +100,8 @@ template <int DP> __device__ __forceinline__ void load_keys(const Params& p, uin
   for (int round = 0, code; (code = p.plan.code(round)) >= 0; round++) {
     wait(&c.keys_free, round & 1 ^ 1);
     expect_bytes(&c.keys, 2 * S::MINE);
-    load_tile<KEYS, DP>(smem, &p.k, &c.keys, code % p.K, code / p.K * KEYS);
+#pragma unroll
+    for (int i = 0; i < 4; i++) load_3d(smem + i * PanelOfKeys<DP>::BYTES, &p.k, &c.keys, i * (DP / 4), code % p.K, code / p.K * KEYS);
     load_tile<KEYS, DP>(smem + S::V, &p.v, &c.keys, code % p.K, code / p.K * KEYS);
   }
 }
@@ -118,22 +137,25 @@ template <bool GRANT> __device__ __forceinline__ void keep_order(const Params& p
   }
 }
 
-// ---- dq: each of two warpgroups half of the features ----
+// ---- dq: each of two warpgroups half of the features, in two parts that lie DP / 2 apart ----
 
 __device__ __forceinline__ void add4(float4* to, const float* x) {
   asm volatile("red.relaxed.gpu.global.add.v4.f32 [%0], {%1, %2, %3, %4};" ::"l"(to), "f"(x[0]), "f"(x[1]), "f"(x[2]), "f"(x[3]) : "memory");
 }
 
-/** COUNT features from `feature` of a tile of dq from their sums. */
-template <class T, int COUNT> __device__ __forceinline__ void write_dq(const Params& p, const float (&dq)[COUNT / 2], const Visit& v, int feature) {
+/** A warpgroup's half of the features of a tile of dq from their sums. */
+template <class T, int DP> __device__ __forceinline__ void write_dq(const Params& p, float (&dq)[DP / 4], const Visit& v, int group) {
   const int t = threadIdx.x % 128, lane = t % 32, row = v.tile * QUERIES + t / 32 * 16 + lane / 4;
+  if (p.turn_q.table) turn_rows<DP / 2, DP / 2>(dq, p.turn_q, row, p.N, group * (DP / 4));
 #pragma unroll
   for (int h = 0; h < 2; h++) {
     if (row + 8 * h >= p.N) continue;
-    T* to = static_cast<T*>(p.dq) + (static_cast<size_t>(row + 8 * h) * p.H + v.head) * p.d + feature + lane % 4 * 2;
+    T* to = static_cast<T*>(p.dq) + (static_cast<size_t>(row + 8 * h) * p.H + v.head) * p.d + lane % 4 * 2;
 #pragma unroll
-    for (int i = 0; i < COUNT / 8; i++)
-      if (feature + 8 * i < p.d) *reinterpret_cast<uint32_t*>(to + 8 * i) = pack2<T>(dq[4 * i + 2 * h] * p.scale, dq[4 * i + 2 * h + 1] * p.scale);
+    for (int i = 0; i < DP / 16; i++) {
+      const int feature = group * (DP / 4) + i / (DP / 32) * (DP / 2) + i % (DP / 32) * 8;
+      if (feature < p.d) *reinterpret_cast<uint32_t*>(to + feature) = pack2<T>(dq[4 * i + 2 * h] * p.scale, dq[4 * i + 2 * h + 1] * p.scale);
+    }
   }
 }
 
@@ -157,7 +179,7 @@ template <class T, int DP> __device__ __forceinline__ void add_dq(const Params& 
         dq[4 * i] += x.x, dq[4 * i + 1] += x.y, dq[4 * i + 2] += x.z, dq[4 * i + 3] += x.w;
       }
     }
-    write_dq<T, DP / 2>(p, dq, v, group * (DP / 2));
+    write_dq<T, DP>(p, dq, v, group);
   }
   __syncwarp();
   if (threadIdx.x % 32 == 0) arrive(&c.added[at<SLOTS>(n)]);

@@ -1,31 +1,13 @@
 // add, scale, divide, glu and its backward, copy (conversion and decoding), fill, column scaling: one read of each input, one
 // write of each output, bound by memory. Eight elements a thread, 16-byte accesses.
 #include "../host/kernels.h"
+#include "activate.cuh"
 #include "decode.cuh"
 #include "each.cuh"
 #include "fp8.h"
 
 namespace us {
 namespace {
-
-__device__ __forceinline__ float sigmoid(float x) { return 1.0f / (1.0f + __expf(-x)); }
-
-constexpr float GELU_C = 0.7978845608028654f /* sqrt(2/pi) */, GELU_A = 0.044715f;
-
-/** y = act(x), dy = act'(x). Exact (erf) and tanh forms of GELU: Hendrycks & Gimpel 2016. */
-template <int ACT, bool EXACT> __device__ __forceinline__ void activate(float x, float& y, float& dy) {
-  if constexpr (ACT == SILU) {
-    const float s = EXACT ? 1.0f / (1.0f + expf(-x)) : sigmoid(x);
-    y = x * s, dy = s * (1.0f + x * (1.0f - s));
-  } else if constexpr (ACT == GELU) {
-    const float c = 0.5f * (1.0f + erff(x * 0.7071067811865476f));
-    y = x * c, dy = c + x * 0.3989422804014327f * expf(-0.5f * x * x);
-  } else {
-    const float t = tanhf(GELU_C * (x + GELU_A * x * x * x));
-    y = 0.5f * x * (1.0f + t);
-    dy = 0.5f * (1.0f + t) + 0.5f * x * (1.0f - t * t) * GELU_C * (1.0f + 3.0f * GELU_A * x * x);
-  }
-}
 
 template <class T, int V, int ACT> int glu_run(T* h, const T* gate, const T* up, size_t n) {
   return each<V>("glu", n, [=] __device__(size_t i) {

@@ -162,7 +162,7 @@ __device__ __forceinline__ void consume(const Params& p, const Scales& f, int pr
         }
       }
     }
-    write_tile<T, BN>(acc, p, tile.product, m, n, staged);
+    write_tile<T, BN, false>(acc, p, tile.product, m, n, staged);  // with both kinds of heads the compiler spills more of an addend
   }
   if (t128 % 32 == 0) sm90::store_wait_read<0>();
 }

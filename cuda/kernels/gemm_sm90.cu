@@ -70,7 +70,7 @@ __device__ __forceinline__ void consume(const Params& p, int products, uint8_t* 
     sm90::pin(acc);
     if (before >= 0) release(before);
     const int m = (tile.row * 2 + rank) * BM + group * 64;
-    write_tile<T, BN>(acc, p, tile.product, m, tile.col * BN, staged);
+    write_tile<T, BN, true>(acc, p, tile.product, m, tile.col * BN, staged);
   }
   if (t128 % 32 == 0) sm90::store_wait_read<0>();
 }
@@ -141,6 +141,10 @@ bool has_sm90() {
 
 bool fits_sm90(size_t M, size_t N, const Segment& s, bool) {
   return M >= 64 && N >= 64 && N % 8 == 0 && s.K % 8 == 0 && s.K > 0 && aligned16(s.a, s.b) && M < (1u << 30) && N < (1u << 30);
+}
+
+bool rotates_sm90(size_t N, size_t d, size_t half, bool e4m3) {
+  return d == 2 * half && (half == 64 || (half == 32 && !e4m3)) && N % d == 0;
 }
 
 int gemm_segmented(int dtype, bool b_by_k, size_t M, const Product* products, int count) {

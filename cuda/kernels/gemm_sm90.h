@@ -3,6 +3,7 @@
 // Several products of one M go in one launch, so that their last tiles share the chip.
 #pragma once
 #include "gemm.h"
+#include "rotation.h"
 
 namespace us {
 
@@ -30,6 +31,7 @@ struct Product {
   const void* addend;  // [M,N] added to the sums, which may be c itself; or null
   int segments;
   Segment segment[MAX_SEGMENTS];
+  Rotation rotation = {};  // of sums and bias; then there is no addend
 };
 
 /** Up to MAX_CASTS casts in one launch; counts are multiples of 8. */
@@ -38,6 +40,8 @@ int cast_adapters(int dtype, const Cast* casts, int count);
 bool has_sm90();
 /** Sizes, strides and addresses that the copy engine takes. */
 bool fits_sm90(size_t M, size_t N, const Segment& s, bool b_by_k);
+/** Whether a product of N columns, with 8-bit weights or without, can turn heads of d features, of which 2 * half turn. */
+bool rotates_sm90(size_t N, size_t d, size_t half, bool e4m3);
 /** `count` products of `dtype` (BF16 or F16) with at most MAX_SEGMENTS segments together. */
 int gemm_segmented(int dtype, bool b_by_k, size_t M, const Product* products, int count);
 /** The same where some segments are e4m3, with scales (place_rounded in fp8.h). */

@@ -1,8 +1,9 @@
 // What the Hopper product kernels share: the list of products and tiles, the order in which tiles are walked, and how 64 rows
-// of sums leave: times alpha, plus bias and addend, through shared memory and TMA stores that overlap the next tile's loads.
+// of sums leave: times alpha, plus bias and addend or turned, through shared memory and TMA stores that overlap the next tile's loads.
 #pragma once
 #include "gemm_epilogue.cuh"
 #include "gemm_sm90.h"
+#include "rotation.cuh"
 #include "sm90.cuh"
 #include "tensor_map.h"
 
@@ -24,6 +25,7 @@ struct Params {
   const void* addend[MAX_PRODUCTS];
   const void* bias[MAX_PRODUCTS];
   int bias_type[MAX_PRODUCTS];
+  Rotation rotation[MAX_PRODUCTS];
 };
 
 /** Shared memory: a ring of stages with 128 bytes of k of a and b, room for c on its way out, barriers. */
@@ -37,7 +39,7 @@ struct Tile { int product, row, col; };
 
 /**
  * Cluster rows that are walked together, so that the tiles under way touch few rows of a and few columns of b: 8 of each. With 4
- * a step of Llama-3.2-3B's shape takes 1 % longer on an H200 at its power limit, because weights come from memory more often.
+ * a step of Llama-3.2-3B's shape takes 0.7 to 1 % longer on an H200 at its power limit.
  */
 constexpr int GROUP = 8;
 
@@ -83,6 +85,29 @@ template <class T> __device__ __forceinline__ void load_addend(uint32_t (&v)[16]
 }
 
 /**
+ * Turns the heads in 64 rows of sums, of which `row` and `row` + 8 are this thread's; BN columns from a head's first, a wgmma
+ * accumulator's layout. A thread has both sums of a pair, and all heads of a row turn alike: one load serves them. Past the last
+ * row some row inside is read and what becomes of it is not stored.
+ */
+template <int BN, int HALF> __device__ __forceinline__ void rotate(float (&acc)[BN / 2], const Rotation& r, int row, int M) {
+  constexpr int OWN = HALF / 2;  // this thread's sums in half a head
+  const float4* table = reinterpret_cast<const float4*>(r.table) + threadIdx.x % 4;
+  const float4 *upper = table + static_cast<size_t>(min(row, M - 1)) * (HALF / 2), *lower = table + static_cast<size_t>(min(row + 8, M - 1)) * (HALF / 2);
+  float4 up[OWN / 4], low[OWN / 4];
+#pragma unroll
+  for (int j = 0; j < OWN / 4; j++) up[j] = __ldg(upper + j * 4), low[j] = __ldg(lower + j * 4);
+#pragma unroll
+  for (int j = 0; j < OWN / 4; j++) {
+    const float4 u = up[j], l = low[j];
+#pragma unroll
+    for (int i = 4 * j; i < BN / 2; i += 2 * OWN) {
+      turn(acc[i], acc[i + OWN], u.x, u.y * r.sign), turn(acc[i + 1], acc[i + OWN + 1], u.z, u.w * r.sign);
+      turn(acc[i + 2], acc[i + OWN + 2], l.x, l.y * r.sign), turn(acc[i + 3], acc[i + OWN + 3], l.z, l.w * r.sign);
+    }
+  }
+}
+
+/**
  * STEPS products of 16 of k. Begin and commit stand in one straight line with them: with a branch between, the compiler
  * commits twice and every wait becomes a wait for all.
  */
@@ -107,9 +132,10 @@ __device__ __forceinline__ void multiply_up_to_64(float (&acc)[BN / 2], uint64_t
 
 /**
  * Writes the sums of 64 rows from m, BN columns from n, of product q; a wgmma accumulator's layout. Each warp sends its 16 rows
- * through room of its own (two panels of 64 columns), so that none waits for another; `staged` is the warpgroup's.
+ * through room of its own (two panels of 64 columns), so that none waits for another; `staged` is the warpgroup's. SMALL_HEADS: of
+ * 64 features may turn too.
  */
-template <class T, int BN>
+template <class T, int BN, bool SMALL_HEADS>
 __device__ __forceinline__ void write_tile(float (&acc)[BN / 2], const Params& p, int q, int m, int n, uint8_t* staged) {
   constexpr int ROOM = 16 * 128;
   const int warp = threadIdx.x % 128 / 32, lane = threadIdx.x % 32, row = lane % 16;
@@ -120,6 +146,8 @@ __device__ __forceinline__ void write_tile(float (&acc)[BN / 2], const Params& p
 #pragma unroll
   for (int i = 0; i < BN / 2; i++) acc[i] *= p.alpha[q];
   if (p.bias[q]) add_bias<BN>(acc, p, q, n);
+  if (p.rotation[q].half == 64) rotate<BN, 64>(acc, p.rotation[q], m + lane / 4, p.M);
+  else if (SMALL_HEADS && p.rotation[q].half == 32) rotate<BN, 32>(acc, p.rotation[q], m + lane / 4, p.M);
 #pragma unroll
   for (int panel = 0; panel < BN / 64; panel++) {
     uint8_t* dst = own + (panel & 1) * ROOM;
@@ -164,7 +192,7 @@ inline bool describe(Params& p, size_t M, const Product* products, int count, in
   for (int i = 0; i < count; i++) {
     const Product& x = products[i];
     p.first[i] = s, p.N[i] = static_cast<int>(x.N), p.alpha[i] = x.alpha, p.addend[i] = x.addend;
-    p.bias[i] = x.bias, p.bias_type[i] = x.bias_type;
+    p.bias[i] = x.bias, p.bias_type[i] = x.bias_type, p.rotation[i] = x.rotation;
     p.tiles[i + 1] = p.tiles[i] + p.rows * static_cast<int>(blocks(x.N, BN));
     ok = ok && map_2d(&p.c[i], x.c, M, x.N, 16);
     for (int j = 0; j < x.segments; j++) p.k[s++] = static_cast<int>(x.segment[j].K);

@@ -231,6 +231,13 @@ __global__ void __launch_bounds__(128) add_shares_kernel(const __grid_constant__
 #pragma unroll
     for (int j = 0; j < 4; j++) s[j] += x[j];
   }
+  if (g.columns.p) {
+#pragma unroll
+    for (int j = 0; j < 4; j++) {
+      load_any<1>(g.columns.p, g.columns.dtype, (i + j) % g.W, *reinterpret_cast<float(*)[1]>(&x[j]));
+      s[j] *= x[j] + g.columns.plus;
+    }
+  }
   load<4>(g.out[which] + i, x);
 #pragma unroll
   for (int j = 0; j < 4; j++) x[j] += g.alpha[which] * s[j];
@@ -292,7 +299,7 @@ bool is_thin(const Gemm& g) {
 
 Thin thin_of(const Gemm& g) {
   Thin t{};
-  t.a = g.a, t.b[0] = g.b, t.c[0] = g.c, t.alpha[0] = g.alpha, t.K = g.K;
+  t.a = g.a, t.b[0] = g.b, t.given[0] = static_cast<const float*>(g.b), t.c[0] = g.c, t.alpha[0] = g.alpha, t.K = g.K;
   t.r = static_cast<int>(g.N), t.count = 1, t.beta = g.beta;
   return t;
 }

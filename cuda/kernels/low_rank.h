@@ -11,14 +11,20 @@ constexpr int MAX_THIN = 3, MAX_TALL = 8;  // wide matrices of a launch
 /** c[i] [M,r] = alpha[i] * a [M,K] * op(b[i]) + beta * c[i]; b [r,K], or [K,r] when by_k: f32, or on Hopper a's type. */
 struct Thin {
   const void *a, *b[MAX_SHARING];
+  const float* given[MAX_SHARING];  // b in f32, also where b is a rounded copy
   void *c[MAX_SHARING], *copy[MAX_SHARING];  // either may be null: where the result goes
   float alpha[MAX_SHARING];
   size_t K;
   int r, count;
   float beta;
+  void* scaled[MAX_SHARING];  // or null: where the result goes times its row's rstd
+  const float* stat;          // [M,2]: mean and rstd
 };
 
-/** out[i] += alpha[i] * wide^T thin[i] in f32: [W,r], or [r,W] when by_rank; thin [N,r], wide [N,W]. */
+/** A factor for each column: w, or 1 + w. None where p is null. */
+struct Columns { const void* p; int dtype; float plus; };
+
+/** out[i] += alpha[i] * columns * wide^T thin[i] in f32: [W,r], or [r,W] when by_rank; thin [N,r], wide [N,W]. */
 struct Tall {
   const void *wide, *thin[MAX_SHARING];
   float *out[MAX_SHARING], *part;
@@ -26,6 +32,7 @@ struct Tall {
   size_t W;
   int r, count, first_block, shares;
   bool by_rank;
+  Columns columns;  // with by_rank only
 };
 
 /**
@@ -40,6 +47,8 @@ struct Wide {
   int r, count;  // thin's
 };
 
+/** Whether the thin product can write scaled copies of its results: a pass or a kernel of Hopper's makes it. */
+bool thin_scales(const Thin& t);
 /** x A^T and dy B: a, c of a 16-bit type, b f32. */
 bool is_thin(const Gemm& g);
 Thin thin_of(const Gemm& g);

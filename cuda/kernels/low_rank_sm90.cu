@@ -98,6 +98,9 @@ template <class T, int R, int COUNT, bool BY_K> __global__ void __launch_bounds_
         const uint32_t word = pack2<T>(g.alpha[i] * acc[i][4 * j + 2 * h], g.alpha[i] * acc[i][4 * j + 2 * h + 1]);
         if (g.c[i]) *reinterpret_cast<uint32_t*>(static_cast<T*>(g.c[i]) + at) = word;
         if (g.copy[i]) *reinterpret_cast<uint32_t*>(static_cast<T*>(g.copy[i]) + at) = word;
+        if (!g.scaled[i]) continue;
+        const float f = g.alpha[i] * g.stat[2 * (row + 8 * h) + 1];
+        *reinterpret_cast<uint32_t*>(static_cast<T*>(g.scaled[i]) + at) = pack2<T>(f * acc[i][4 * j + 2 * h], f * acc[i][4 * j + 2 * h + 1]);
       }
 #endif
 }
@@ -213,6 +216,8 @@ template <class T> int pick_tall(TallParams& p) {
 int no_map() { return fail(US_DEVICE, "Cannot run matmul: the driver refused a tensor map"); }
 
 }  // namespace
+
+bool thin_scales(const Thin& t) { return thin_fits_sm90(t); }
 
 bool thin_fits_sm90(const Thin& t) { return has_sm90() && (t.r == 16 || t.r == 32 || t.r == 64) && t.beta == 0.0f && t.K >= 128; }
 

@@ -3,6 +3,7 @@
 // between its passes. The column sums dw, db go through per-chunk partial sums in a fixed order: no atomics.
 #include "../host/kernels.h"
 #include "common.cuh"
+#include "each.cuh"
 
 namespace us {
 namespace {
@@ -120,6 +121,33 @@ int norm(const Ten& out, const Ten& stat, const Ten& x, const Ten& w, const Ten&
     if (!fits) return fail(US_INVALID, "Cannot run norm: rows of %d are longer than 16384", s.D);
   });
   return launched("norm");
+}
+
+namespace {
+
+template <class T, int V> int renorm_run(const Ten& out, const Ten& x, const Ten& stat, const Ten& w, const Ten& b, float plus) {
+  const size_t D = x.cols;
+  T* po = out.as<T>();
+  const T* px = x.as<T>();
+  const float2* ps = stat.as<float2>();
+  const Ten weight = w, bias = b;
+  return each<V>("renorm", x.numel, [=] __device__(size_t i) {
+    const float2 s = ps[i / D];
+    float v[V], g[V], h[V];
+    load<V>(px + i, v), load_any<V>(weight.p, weight.dtype, i % D, g);
+    if (bias.p) load_any<V>(bias.p, bias.dtype, i % D, h);
+#pragma unroll
+    for (int j = 0; j < V; j++) v[j] = (v[j] - s.x) * s.y * (g[j] + plus) + (bias.p ? h[j] : 0.0f);
+    store<V>(po + i, v);
+  });
+}
+
+}  // namespace
+
+int renorm(const Ten& out, const Ten& x, const Ten& stat, const Ten& w, const Ten& b, bool plus_one) {
+  US_FLOAT(x.dtype, T, US_WIDTH(x.cols % 8 == 0 && aligned16(out.p, x.p, w.p, b.p), V,
+    return (renorm_run<T, V>(out, x, stat, w, b, plus_one ? 1.0f : 0.0f))));
+  return 0;
 }
 
 // column sums of dOut * xhat and dOut are in columns.cu

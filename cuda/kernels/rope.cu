@@ -1,6 +1,7 @@
 // Rotary position embedding (Su et al. 2021), rotate-half layout, in place: feature i pairs with i + rotary/2.
 // (a, b) -> factor * (a cos - b sin, b cos + a sin), the angle sign * pos * freq. A block computes the sines and cosines of a
-// few tokens once, then turns all their heads. Moves 2 N heads rotary elements, bound by memory.
+// few tokens once, then turns all their heads. Moves 2 N heads rotary elements, bound by memory. On Hopper it mostly joins the
+// product that makes x (cuda/host/pending_rope.cpp), which reads sines and cosines from a table.
 #include "../host/kernels.h"
 #include "common.cuh"
 
@@ -34,7 +35,23 @@ rope_kernel(T* x, const int* pos, const float* freqs, int N, int heads, int d, i
   }
 }
 
+__global__ void __launch_bounds__(THREADS)
+table_kernel(float2* table, const int* pos, const float* freqs, size_t count, int half, float factor) {
+  const size_t i = static_cast<size_t>(blockIdx.x) * THREADS + threadIdx.x;
+  if (i >= count) return;
+  float s, c;
+  sincosf(static_cast<float>(pos[i / half]) * freqs[i % half], &s, &c);
+  table[i] = make_float2(c * factor, s * factor);
+}
+
 }  // namespace
+
+int rope_table(float* table, const Ten& pos, const Ten& freqs, float factor) {
+  const size_t count = pos.numel * freqs.numel;
+  table_kernel<<<blocks(count, THREADS), THREADS, 0, stream()>>>(reinterpret_cast<float2*>(table), pos.as<int>(), freqs.as<float>(), count,
+                                                                 static_cast<int>(freqs.numel), factor);
+  return launched("rope table");
+}
 
 int rope(const Ten& x, const Ten& pos, const Ten& freqs, float sign, float factor) {
   const int N = static_cast<int>(x.shape[0]), heads = static_cast<int>(x.shape[1]), d = static_cast<int>(x.shape[2]);

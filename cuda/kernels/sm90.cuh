@@ -144,7 +144,10 @@ __device__ __forceinline__ uint64_t operand(uint32_t address, uint32_t rows8, ui
   return static_cast<uint64_t>((address & 0x3ffff) >> 4) | static_cast<uint64_t>(panel >> 4) << 16 |
          static_cast<uint64_t>(rows8 >> 4) << 32 | 1ull << 62;
 }
-/** The same for rows of R = 16, 32 or 64 elements of n, one row a k (MN-major, a swizzle as wide as the row). */
+/**
+ * The same for rows of R = 16, 32 or 64 elements and a swizzle as wide as the row: of n, one row a k (MN-major, a single panel), or
+ * of k (K-major).
+ */
 template <int R> __device__ __forceinline__ uint64_t narrow_operand(uint32_t address) {
   constexpr uint64_t LAYOUT = R == 16 ? 3 : R == 32 ? 2 : 1;
   return static_cast<uint64_t>((address & 0x3ffff) >> 4) | static_cast<uint64_t>(R * 16 >> 4) << 32 | LAYOUT << 62;

@@ -242,8 +242,11 @@ int run_wide_sm90(int dtype, bool by_k, size_t M, const Wide* list, int count, c
   for (int i = 0; i < count; i++) {
     const Thin& t = list[i].thin;
     Job& g = q.job[i];
-    for (int j = 0; j < t.count; j++) g.b[j] = static_cast<const float*>(t.b[j]), g.c[j] = t.c[j], g.copy[j] = t.copy[j], g.alpha[j] = t.alpha[j];
-    g.K = static_cast<int>(t.K), g.stages = stages_of(t.K), g.to8 = list[i].to8, g.scale8 = list[i].scale8, g.by_rank = list[i].tall.by_rank;
+    for (int j = 0; j < t.count; j++) {
+      g.b[j] = static_cast<const float*>(t.b[j]), g.alpha[j] = t.alpha[j];
+      g.c[j] = t.c[j], g.copy[j] = t.copy[j], g.scaled[j] = t.scaled[j];
+    }
+    g.stat = t.stat, g.K = static_cast<int>(t.K), g.stages = stages_of(t.K), g.to8 = list[i].to8, g.scale8 = list[i].scale8, g.by_rank = list[i].tall.by_rank;
     most = g.stages > most ? g.stages : most;
     bool ok = map_2d(&q.map[i].a, t.a, M, t.K, ROWS);
     if (tall) ok = ok && map_box(&q.map[i].side, list[i].tall.thin[0], M, R, ROWS, R);

@@ -19,7 +19,8 @@ constexpr int PART = OWNED * R;
 struct Maps { CUtensorMap a, side; };
 struct Job {
   const float* b[MAX_SHARING];
-  void *c[MAX_SHARING], *copy[MAX_SHARING];
+  void *c[MAX_SHARING], *copy[MAX_SHARING], *scaled[MAX_SHARING];
+  const float* stat;
   float alpha[MAX_SHARING];
   float* part;  // of the gradient: [clusters][K * R]
   uint8_t* to8;
@@ -173,6 +174,9 @@ template <class T, int COUNT> __device__ __forceinline__ void write_sums(const P
     const size_t at = static_cast<size_t>(row) * R + pair % (R / 2) * 2;
     if (g.c[which]) *reinterpret_cast<uint32_t*>(static_cast<T*>(g.c[which]) + at) = word;
     if (g.copy[which]) *reinterpret_cast<uint32_t*>(static_cast<T*>(g.copy[which]) + at) = word;
+    if (!g.scaled[which]) continue;
+    const float f = g.alpha[which] * g.stat[2 * row + 1];
+    *reinterpret_cast<uint32_t*>(static_cast<T*>(g.scaled[which]) + at) = pack2<T>(f * x, f * y);
   }
 }
 

@@ -349,6 +349,23 @@ export interface Backend extends Ops {
   /** Resolves when everything launched so far has finished; throws what failed meanwhile. */
   fence(): Promise<void>;
   memory(): MemoryInfo;
+  /**
+   * What `x` holds is read by no later call: a backend that has not written it yet need not. Absent where that saves nothing.
+   * The next call that takes this memory must write it before it reads it.
+   */
+  forget?(x: Tensor): void;
+  /**
+   * out = what `norm` gave, once more, from its `stat`: the same bits. Where it is absent `norm` does it; where it is there it may
+   * cost nothing, if only matmuls that sum over the rows read `out` and it is forgotten after them.
+   */
+  renorm?(
+    out: Tensor, /*[N,D]*/
+    x: Tensor, /*[N,D]*/
+    stat: Tensor, /*f32 [N,2]*/
+    w: Tensor, /*[D]*/
+    b: Tensor | null, /*[D]*/
+    o: NormOpts,
+  ): void;
   /** From now on `peak` counts from what is in use now. */
   resetPeak?(): void;
   /** Gives cached bytes back to the system and says how many; absent where none can be given back. */

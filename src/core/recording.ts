@@ -11,7 +11,7 @@ import type { Handle, Tensor } from "./tensor.ts";
 
 /** One call: what was asked, with the arguments as given. */
 export interface Call {
-  readonly op: keyof Ops | "alloc" | "free" | "upload" | "download" | "fill" | "fence";
+  readonly op: keyof Ops | "alloc" | "free" | "upload" | "download" | "fill" | "fence" | "renorm";
   readonly args: readonly unknown[];
 }
 
@@ -19,6 +19,8 @@ export interface Call {
 export interface RecordingOpts {
   /** Activation type of the backend that is being planned for. Default f32. */
   readonly actDtype?: Dense;
+  /** Whether it has `renorm`, which decides what is kept. Default false. */
+  readonly renorm?: boolean;
   /** Bytes that may be in use at once. Default: any number. */
   readonly limit?: number;
 }
@@ -28,6 +30,7 @@ export class RecordingBackend implements Backend {
   readonly name = "recording";
   readonly device: string = "recording: runs nothing";
   readonly actDtype: Dense;
+  readonly renorm?: Backend["renorm"];
   /** Calls in order; a caller may empty it between steps. */
   readonly calls: Call[] = [];
   readonly #limit: number;
@@ -39,6 +42,7 @@ export class RecordingBackend implements Backend {
   constructor(o: RecordingOpts = {}) {
     this.actDtype = o.actDtype ?? "f32";
     this.#limit = o.limit ?? Infinity;
+    if (o.renorm) this.renorm = (...args) => void this.calls.push({ op: "renorm", args });
   }
 
   /** Removes and returns the calls so far: `const first = be.take()` after a step. */

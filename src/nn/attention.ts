@@ -143,7 +143,9 @@ export class Attention implements Mixer<AttentionPlace> {
     arena.release(mark);
     const dk0 = this.#unturned(dk, place.k, run), dq0 = this.#unturned(dq, place.q, run);
     const dx = arena.act(...dy.shape);
-    backwardFrom(inputs, dx, [dq0, dk0, dv].map(flat), input(), run);
+    const x = input();
+    backwardFrom(inputs, dx, [dq0, dk0, dv].map(flat), x, run);
+    be.forget?.(x);
     return dx;
   }
 

@@ -34,7 +34,8 @@ export class Residual<P = unknown> {
    */
   forward(out: Tensor | null, x: Tensor, /*[N,D]*/ run: Run, o: Placing = {}): void {
     const { arena, be } = run, { pre, mixer, post } = this;
-    const normed = run.keep && !o.lean ? arena.act(...x.shape) : null, stat = pre.reserve(x, run);
+    // Where the norm is made again for nothing, it never stays: so it is the same bits whatever is recomputed.
+    const normed = run.keep && !o.lean && !be.renorm ? arena.act(...x.shape) : null, stat = pre.reserve(x, run);
     const place = mixer.place(x.shape[0], run, o), y = post ? arena.act(...x.shape) : null;
     const postStat = y && post!.reserve(y, run), mark = arena.mark(), input = normed ?? arena.act(...x.shape);
     pre.forward(input, x, run, stat);
@@ -44,12 +45,12 @@ export class Residual<P = unknown> {
     if (y) post!.forward(sum!, y, run, postStat!);
     if (out) be.add(out, sum!, x);
     arena.release(mark);
-    run.save(this, x, ...normed ? [normed] : []);
+    run.save(this, x, stat, ...normed ? [normed] : []);
   }
 
   /** In place: d holds the gradient of out and then of x. */
   backward(d: Tensor, /*[N,D]*/ run: Run): void {
-    const { arena, be } = run, mark = arena.mark(), [x, normed] = run.load(this);
+    const { arena, be } = run, mark = arena.mark(), [x, stat, normed] = run.load(this);
     let dy = d;
     if (this.post) {
       dy = arena.act(...d.shape);
@@ -58,7 +59,7 @@ export class Residual<P = unknown> {
     }
     const again = () => {
       const y = arena.act(...x.shape);
-      this.pre.forward(y, x, withKeep(run, false));
+      this.pre.again(y, x, stat, run);
       return y;
     };
     this.pre.backward(d, this.mixer.backward(dy, () => normed ?? again(), run), run);

@@ -88,7 +88,7 @@ export class Decoder {
     if (longest === this.#length) return;
     this.#length = longest;
     this.#ropes.forEach((r, n) => {
-      if (!r) return;
+      if (!r || this.#ropes.indexOf(r) < n) return;
       const { freqs, factor } = this.config.rope(n, longest)!;
       this.#init.be.upload(r.freqs, Float32Array.from(freqs));
       r.factor = factor;
@@ -157,16 +157,29 @@ export class Decoder {
     this.#ropeSlab = 0;
   }
 
-  /** One slab of frequencies, a row a layer, rows 256 bytes apart. */
+  /** One slab of frequencies, rows 256 bytes apart. Layers that rotate alike share a row: a backend may keep its sines for all. */
   #placeRopes(): void {
-    const { config, be } = this.#init;
-    const sizes = Array.from({ length: config.layers }, (_, n) => config.rope(n, 1)?.freqs.length ?? 0);
-    const row = Math.ceil(Math.max(...sizes) * 4 / 256) * 256;
-    if (row > 0) this.#ropeSlab = be.alloc(row * config.layers);
-    sizes.forEach((size, n) => {
-      const freqs: Tensor = { handle: this.#ropeSlab, byteOffset: n * row, dtype: "f32", shape: [size] };
-      this.#ropes.push(size === 0 ? null : { freqs, factor: 1 });
+    const { config, be } = this.#init, names = Array.from({ length: config.layers }, (_, n) => this.#ropeName(n));
+    const kinds = [...new Set(names)].filter((name) => name !== "");
+    const sizes = kinds.map((name) => config.rope(names.indexOf(name), 1)!.freqs.length);
+    const row = Math.ceil(Math.max(0, ...sizes) * 4 / 256) * 256;
+    if (row > 0) this.#ropeSlab = be.alloc(row * kinds.length);
+    const ropes = sizes.map((size, i): DeviceRope => {
+      return { freqs: { handle: this.#ropeSlab, byteOffset: i * row, dtype: "f32", shape: [size] }, factor: 1 };
     });
+    names.forEach((name) => this.#ropes.push(ropes[kinds.indexOf(name)] ?? null));
+  }
+
+  /**
+   * The same for layers that rotate alike whatever the length, "" for one that does not: their frequencies depend on it by one
+   * formula, or change once on the way.
+   */
+  #ropeName(layer: number): string {
+    const { config } = this.#init;
+    return [1, 2 * config.maxPos].map((length) => {
+      const r = config.rope(layer, length);
+      return r ? [r.factor, ...r.freqs].join() : "";
+    }).filter((r) => r !== "").join(";");
   }
 
   #embed(): Embedding {

@@ -6,7 +6,17 @@
  */
 import type { Tensor } from "../core/tensor.ts";
 import type { Linear } from "./linear.ts";
-import { addInputGrad, addLowRank, addParamGrads, dropped, drops, eachPart, type Lora, lowRankGrad } from "./lora.ts";
+import {
+  addAGrad,
+  addBGrad,
+  addInputGrad,
+  addLowRank,
+  dropped,
+  drops,
+  eachPart,
+  type Lora,
+  lowRankGrad,
+} from "./lora.ts";
 import { type Run, valueOf } from "./module.ts";
 
 /** What DoRA keeps between the passes. */
@@ -108,7 +118,8 @@ export function doraInputGrad(
 /** dA, dB, dm, each +=. */
 export function doraParamGrads(lora: Lora, p: DoraPending, dys: readonly Tensor[], x: Tensor, run: Run): void {
   const { be, arena } = run, mark = arena.mark();
-  addParamGrads(lora, p.dyb, p.dz, dropped(lora, x, run), p.kept.xa, run);
+  addAGrad(lora, p.dyb, dropped(lora, x, run), run);
+  addBGrad(lora, p.dz, p.kept.xa, run);
   const [o] = p.kept.c.shape;
   const dc = arena.tensor("f32", o), dm = arena.tensor("f32", o);
   be.fill(dc, 0);

@@ -6,7 +6,7 @@
  */
 import type { Tensor } from "../core/tensor.ts";
 import { doraForward, doraInputGrad, type DoraKept, doraParamGrads, type DoraPending, reserveDora } from "./dora.ts";
-import { addInputGrad, addLowRank, addParamGrads, dropped, eachPart, type Lora, lowRankGrad } from "./lora.ts";
+import { addAGrad, addBGrad, addInputGrad, addLowRank, dropped, eachPart, type Lora, lowRankGrad } from "./lora.ts";
 import { type Run, type Slot, valueOf } from "./module.ts";
 
 /** What a linear keeps between the passes; its input is kept by the caller, who often shares it. */
@@ -18,7 +18,7 @@ export type Kept = { readonly kind: "none" } | { readonly kind: "lora"; readonly
 /** What the input's half of the backward hands to the parameters' half; lives in the arena until both are done. */
 export type Pending =
   | { readonly kind: "none" }
-  | { readonly kind: "lora"; readonly dyb: Tensor; readonly xa: Tensor }
+  | { readonly kind: "lora"; readonly dyb: Tensor }
   | { readonly kind: "dora"; readonly dora: DoraPending };
 
 /** y_i = x·W_iᵀ + b_i (+ adapter), for each part i of the rows. */
@@ -86,7 +86,7 @@ export class Linear {
     arena.release(mark);
   }
 
-  /** dx = (beta 0) or += (beta 1). `backwardParams` must follow before the arena is released. */
+  /** dx = (beta 0) or += (beta 1); dB too. `backwardParams` must follow before the arena is released. */
   backwardInput(dx: Tensor, /*[N,I]*/ dys: readonly Tensor[], run: Run, beta: 0 | 1): Pending {
     const { lora } = this;
     if (!lora || !run.adapters) {
@@ -99,9 +99,10 @@ export class Linear {
     }
     const [xa] = run.load(this);
     const dyb = lowRankGrad(lora, dys, run);
+    addBGrad(lora, dys, xa, run); // beside the product that reads dys too: a backend may read them once
     this.applyTranspose(dx, dys, run, beta);
     addInputGrad(lora, dx, dyb, run);
-    return { kind: "lora", dyb, xa };
+    return { kind: "lora", dyb };
   }
 
   /** Adds to the gradients of adapter, weight and bias, as far as they are trained. */
@@ -109,7 +110,7 @@ export class Linear {
     if (p.kind === "dora") doraParamGrads(this.lora!, p.dora, dys, x, run);
     if (p.kind === "lora") {
       const mark = run.arena.mark();
-      addParamGrads(this.lora!, p.dyb, dys, dropped(this.lora!, x, run), p.xa, run);
+      addAGrad(this.lora!, p.dyb, dropped(this.lora!, x, run), run);
       run.arena.release(mark);
     }
     if (this.weight.param) {

@@ -66,16 +66,13 @@ export function addInputGrad(lora: Lora, dx: Tensor, /*+= [N,I]*/ dyb: Tensor, r
   run.arena.release(mark);
 }
 
-/** dA += dybᵀ·x, dB[i] += s·dys[i]ᵀ·xa. x is already dropped. */
-export function addParamGrads(
-  lora: Lora,
-  dyb: Tensor,
-  dys: readonly Tensor[],
-  x: Tensor,
-  xa: Tensor,
-  run: Run,
-): void {
+/** dA += dybᵀ·x. x is already dropped. */
+export function addAGrad(lora: Lora, dyb: Tensor, x: Tensor, run: Run): void {
   run.be.matmul(lora.a.grad, dyb, x, null, { transA: true, beta: 1 });
+}
+
+/** dB[i] += s·dys[i]ᵀ·xa. */
+export function addBGrad(lora: Lora, dys: readonly Tensor[], xa: Tensor, run: Run): void {
   eachPart(lora.b.grad, dys, (db, dy) => {
     run.be.matmul(db, dy, xa, null, { transA: true, alpha: lora.scale, beta: 1 });
   });

@@ -64,14 +64,17 @@ export class Mlp implements Mixer<MlpPlace> {
   }
 
   backward(dy: Tensor, /*[N,D]*/ input: () => Tensor, run: Run): Tensor {
-    const { arena } = run, mark = arena.mark(), [gate, up] = run.load(this);
+    const { arena } = run, dx = arena.act(...dy.shape), mark = arena.mark(), [gate, up] = run.load(this);
     const dh = arena.act(...gate.shape);
     const p = this.down.backwardInput(dh, [dy], run, 0);
     run.be.gluBwd(gate, up, dh, dh, gate, up, this.act); // gate and up now hold their gradients, dh the value of h
     this.down.backwardParams(p, [dy], dh, run);
+    run.be.forget?.(dh);
+    // x and dx lie beside dh, not in its place: a backend may give all that is read of gluBwd's results in one pass.
+    const x = input();
+    backwardFrom(this.inputs, dx, [gate, up], x, run);
+    run.be.forget?.(x);
     arena.release(mark);
-    const dx = arena.act(...dy.shape);
-    backwardFrom(this.inputs, dx, [gate, up], input(), run);
     return dx;
   }
 }

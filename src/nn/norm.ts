@@ -25,6 +25,13 @@ export class Norm implements Module {
     run.save(this, x, stat);
   }
 
+  /** What `forward` gave, from its statistics where the backend can. */
+  again(out: Tensor, /*[..,D]*/ x: Tensor, /*[..,D]*/ stat: Tensor, run: Run): void {
+    const { be } = run, w = valueOf(this.w, run), b = this.b && valueOf(this.b, run);
+    if (be.renorm) be.renorm(flat(out), flat(x), stat, w, b, this.opts);
+    else be.norm(flat(out), this.reserve(x, run), flat(x), w, b, this.opts);
+  }
+
   backward(dx: Tensor, /*+=*/ dy: Tensor, run: Run): void {
     const [x, stat] = run.load(this);
     const dw = this.w.param?.grad ?? null, db = this.b?.param?.grad ?? null;

@@ -33,7 +33,7 @@ export interface ChoiceOptions extends Omit<PlanOptions, "checkpoint"> {
 /** The levels of a mode; `selective` takes the most that fits, and at least what `full` does. */
 export function chooseCheckpointing(
   source: ModelSource,
-  be: Pick<Backend, "actDtype" | "supports" | "workspace">,
+  be: Pick<Backend, "actDtype" | "supports" | "workspace" | "renorm">,
   { mode, budget = Infinity, offload = mode === "offload", ...o }: ChoiceOptions,
 ): PlannedCheckpointing {
   const { layers } = source.config;

@@ -53,7 +53,7 @@ interface Recorded {
 }
 
 /** What a plan asks of the backend to come. */
-type Target = Pick<Backend, "actDtype" | "supports" | "workspace">;
+type Target = Pick<Backend, "actDtype" | "supports" | "workspace" | "renorm">;
 
 function recordDecoder(
   source: ModelSource,
@@ -61,7 +61,7 @@ function recordDecoder(
   be: Target,
   o: Pick<LoadOptions, "checkpoint" | "maxLength">,
 ): Recorded {
-  const rec = new RecordingBackend({ actDtype: be.actDtype });
+  const rec = new RecordingBackend({ actDtype: be.actDtype, renorm: be.renorm !== undefined });
   const { bytes, places } = placeWeights(source, plan, be), handle = rec.alloc(bytes);
   const params = plan.specs.length ? new Params(rec, plan.specs) : null;
   const tensors = places.map(({ tensor, dtype, byteOffset }): [string, Tensor] => {

@@ -27,6 +27,13 @@ build() {
   ) 9>"$work/$1.lock"
 }
 
+# $work/small_ring.o: what waits, with a ring of 12 KiB
+small_ring() {
+  sed 's/size_t{64} << 20/size_t{12} << 10/; s#RING / 16#RING / 4#' "$root/cuda/host/pending_state.cpp" >"$work/small_ring.cpp"
+  ! cmp -s "$work/small_ring.cpp" "$root/cuda/host/pending_state.cpp" || fail "pending: the ring is not where this script looks for it"
+  g++ -std=c++17 -O1 -Isim/include "-I$root/cuda/host" -c "$work/small_ring.cpp" -o "$work/small_ring.o"
+}
+
 step_asan() {
   build asan "-O0 -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer" "$SANITIZING_CXX"
   "$work/asan/host_test" machines library memory graphs profile offload roles read read_failures failures threads few_cycles >"$work/log" 2>&1 || fail "asan: $(head -40 "$work/log")"
@@ -43,10 +50,8 @@ step_pending() {
   "$work/plain/host_test" pending 1000 1000 >"$work/log" || fail "pending: $(head -20 "$work/log")"
   "$work/plain/host_test" cycles >"$work/log3" || fail "cycles: $(head -20 "$work/log3")"
   # the same with a ring that comes round after a few products
-  sed 's/size_t{64} << 20/size_t{12} << 10/; s#RING / 16#RING / 4#' "$root/cuda/host/pending.cpp" >"$work/small_ring.cpp"
-  ! cmp -s "$work/small_ring.cpp" "$root/cuda/host/pending.cpp" || fail "pending: the ring is not where this script looks for it"
-  g++ -std=c++17 -O2 -Isim/include "-I$root/cuda/host" -c "$work/small_ring.cpp" -o "$work/small_ring.o"
-  g++ $(ls "$work"/plain/*.o | grep -v host_pending) "$work/small_ring.o" -o "$work/small_ring" -lpthread
+  small_ring
+  g++ $(ls "$work"/plain/*.o | grep -v host_pending_state) "$work/small_ring.o" -o "$work/small_ring" -lpthread
   "$work/small_ring" pending 5000 500 >"$work/log2" || fail "pending, small ring: $(head -20 "$work/log2")"
   say pending "held back as at once: $(grep pending: "$work/log"); a ring of 12 KiB: $(grep pending: "$work/log2"); $(tail -1 "$work/log3") over 10,000 openings"
 }
@@ -62,6 +67,7 @@ step_slips() { # that the list of slips still fits the sources
 }
 step_mutants() {
   build plain "-O2"
+  small_ring
   build asan "-O0 -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer" "$SANITIZING_CXX"
   python3 host_mutants.py "$root" "$work" >"$work/mutants" || fail "mutants: $(grep MISSED "$work/mutants")"
   say mutants "$(wc -l <"$work/mutants") slips in the host, all noticed"

@@ -4,6 +4,7 @@
  * @module
  */
 import { type Case, input, ints, output, testOp } from "../ops/harness.ts";
+import { turnedBackward } from "../ops/turned.ts";
 
 const SHAPES = [
   { N: 200, H: 134, K: 67, d: 8, cu: [0, 190], window: 0, softcap: 0 },
@@ -28,3 +29,14 @@ testOp(
     slack: 3, // as in tests/ops/attention_test.ts
   })),
 );
+
+// Where that kernel turns dk and dq itself, and where it leaves them to a pass of their own.
+testOp("attentionBwd", [
+  turnedBackward({ N: 200, H: 67, K: 67, d: 128, cu: [0, 130, 190] }),
+  turnedBackward({ N: 150, H: 134, K: 67, d: 128, cu: [0, 150], window: 60, softcap: 5, factor: 1.19 }),
+  turnedBackward({ N: 200, H: 134, K: 67, d: 64, cu: [0, 30, 200] }),
+  turnedBackward({ N: 150, H: 67, K: 67, d: 64, cu: [0, 150], turns: ["dq"] }),
+  turnedBackward({ N: 150, H: 67, K: 67, d: 64, cu: [0, 150], turns: ["dk", "dk", "dq"] }),
+  turnedBackward({ N: 150, H: 67, K: 67, d: 128, cu: [0, 150], half: 32 }),
+  turnedBackward({ N: 150, H: 67, K: 67, d: 72, cu: [0, 150] }),
+]);

@@ -2,6 +2,7 @@
 import type { AttnOpts } from "../../src/core/backend.ts";
 import { Random } from "../../src/core/philox.ts";
 import { type Case, input, ints, output, testOp, type Values } from "./harness.ts";
+import { turnedBackward } from "./turned.ts";
 
 interface Shape {
   N: number;
@@ -132,3 +133,9 @@ testOp(
     slack: 3,
   })),
 );
+
+testOp("attentionBwd", [
+  turnedBackward({ N: 37, H: 4, K: 2, d: 64, cu: [0, 20, 37] }),
+  turnedBackward({ N: 21, H: 3, K: 1, d: 128, cu: [0, 21], factor: 1.19 }),
+  turnedBackward({ N: 19, H: 2, K: 2, d: 16, cu: [0, 19], half: 4, turns: ["dq", "dk", "dk"] }),
+]);

@@ -19,8 +19,8 @@ import { randomAs, storeAs, type Stored } from "./values.ts";
 export interface Spec {
   readonly shape: readonly number[];
   readonly dtype: DType | "act";
-  /** "in" is read, "out" is poisoned and written, "inout" is read and written. */
-  readonly role: "in" | "out" | "inout";
+  /** "in" is read, "out" is poisoned and written, "inout" is read and written; "scratch" is poisoned and may be written. */
+  readonly role: "in" | "out" | "inout" | "scratch";
   /** Contents of "in" and "inout": values, or the size of normal random numbers. */
   readonly from: ArrayLike<number> | number;
 }
@@ -50,6 +50,10 @@ export function input(
 /** A tensor that is written. */
 export function output(shape: readonly number[], dtype: Spec["dtype"] = "act"): Spec {
   return { shape, dtype, role: "out", from: NaN };
+}
+/** A tensor that is written and forgotten: what it holds at the end is not looked at. */
+export function scratch(shape: readonly number[]): Spec {
+  return { ...output(shape), role: "scratch" };
 }
 /** A tensor that is added to or changed in place. */
 export function inout(
@@ -84,7 +88,7 @@ function place(be: Backend, spec: Spec, act: Dense, seed: number): Placed {
     spec,
     `${real} ${seed}`,
     () =>
-      spec.role === "out"
+      spec.role === "out" || spec.role === "scratch"
         ? storeAs(real, new Float64Array(count).fill(real === "i32" ? -77 : NaN))
         : typeof spec.from === "number"
         ? randomAs(real, count, seed, spec.from)
@@ -136,9 +140,9 @@ export async function runOn(be: Backend, c: Case, act: Dense): Promise<{ before:
     c.run(be, Object.fromEntries(Object.entries(placed).map(([k, p]) => [k, p.t])));
     const after: Values = {};
     for (const [name, { t, stored }] of Object.entries(placed)) {
-      const changes = c.tensors[name].role !== "in";
+      const { role } = c.tensors[name], changes = role !== "in";
       if (be.name === "reference") {
-        if (!changes) continue;
+        if (!changes || role === "scratch") continue;
         const got = t.dtype === "u8" ? new Uint8Array(numel(t)) : new Float64Array(numel(t));
         await be.download(t, got);
         after[name] = Float64Array.from(got);
@@ -205,7 +209,7 @@ export function testOp(op: keyof Ops, cases: readonly Case[], without: readonly 
           }
           const want = await once(c, act, () => runOn(new ReferenceBackend(), c, act));
           for (const [name, spec] of Object.entries(c.tensors)) {
-            if (spec.role === "in") continue;
+            if (spec.role === "in" || spec.role === "scratch") continue;
             const dtype = spec.dtype === "act" ? act : spec.dtype;
             // An f32 result made of bf16 activations is exact in them: only the inside may round.
             const tolerance = Math.max(TOLERANCE[dtype]!, dtype === "f32" && act !== "f32" ? TOLERANCE[act]! : 0);

@@ -7,20 +7,23 @@ constexpr uint32_t ROWS[] = {16, 8, 24}, WIDE[] = {72, 64, 80}, RANKS[] = {16, 8
 uint64_t below(uint64_t n) { return fake::random() % n; }
 bool chance(int percent) { return below(100) < static_cast<uint64_t>(percent); }
 
-uint32_t cols(const T& t) { return us_cols(&t); }
-uint32_t rows_of(const T& t) { return static_cast<uint32_t>(us_rows(&t)); }
-uint64_t offset_of(const T& t) { return us_offset(&t); }
-uint64_t size_of(const T& t) { return us_bytes(t.dtype, us_numel(&t)); }
 bool disjoint(const T& a, const T& b) {
   return !a.handle || !b.handle || offset_of(a) + size_of(a) <= offset_of(b) || offset_of(b) + size_of(b) <= offset_of(a);
 }
 
 /** What a maker of calls has in hand: what was written lately, and the habits of this stretch. */
 struct Maker {
-  std::vector<T> thins, results, inputs, adapters;
+  std::vector<T> thins, results, inputs, adapters, positions, frequencies;
+  int own_places = 0;  // percent of a feed-forward's tensors that lie where no other of it does
+  uint64_t next_place = 0;
+  std::vector<Step> queue;  // what comes next, whatever comes after
   uint32_t rows = 16, trans_b = 1, dtype = US_BF16, rank = 16, wide = 72;
   int wildness = 5;  // percent of tensors that lie anywhere
   int burst = 0;     // so many more calls are thin products of one input and additions to one result
+  uint32_t half = 4; // rotated pairs of a head
+  bool turning = false;  // whether there are stretches of these two kinds:
+  int turns = 0;     // so many more calls are mostly rotations of what attention's backward wrote
+  int spin = 0;      // so many more calls are products and rotations of their results
 
   void habits() {
     rows = ROWS[chance(80) ? 0 : below(3)], trans_b = chance(75), dtype = chance(70) ? US_BF16 : US_F16;
@@ -43,7 +46,7 @@ struct Maker {
   }
   template <class V> bool recent(const V& list, T& t) {
     if (list.empty() || chance(15)) return false;
-    if (burst > 0) return t = list.back(), true;
+    if (burst > 0 || spin > 0) return t = list.back(), true;
     t = list[list.size() - 1 - below(chance(85) ? std::min<size_t>(list.size(), 3) : list.size())];
     return true;
   }
@@ -60,7 +63,7 @@ struct Maker {
     const uint32_t K = wide, N = WIDE[below(3)];
     Step s{Step::MATMUL, };
     T c = place(dtype, {rows, N});
-    s.beta = chance(35);
+    s.beta = chance(spin > 0 ? 15 : 35);
     if (s.beta != 0) recent(results, c);
     s.t[1] = input(K), s.t[2] = trans_b ? place(dtype, {cols(c), K}) : place(dtype, {K, cols(c)});
     if (rows_of(c) != rows) c = place(dtype, {rows, cols(c)});
@@ -111,10 +114,32 @@ struct Maker {
     T c;
     if (!recent(results, c)) c = place(dtype, {rows, wide});
     T x = place(c.dtype, {rows_of(c), cols(c)});
-    if (chance(10)) x.off_lo += 2;
+    if (chance(10)) x.off_lo = x.off_lo ? x.off_lo - 2 : 2;
     const bool swapped = chance(30);
     s.t[0] = c, s.t[1] = swapped ? x : c, s.t[2] = swapped ? c : x;
     if (chance(10)) s.t[1] = place(c.dtype, {rows_of(c), cols(c)});
+    return s;
+  }
+  /** A rotation of a result, mostly by the positions and frequencies of the one before. */
+  Step turn() {
+    Step s{Step::ROPE, };
+    T c, pos, freqs;
+    if (!recent(results, c)) c = place(dtype, {rows, wide});
+    if (chance(40) && results.size() > 1) c = results[results.size() - 2];
+    if (chance(15)) half = chance(60) ? 4 : 8;
+    const uint32_t d = half * (chance(6) ? 3 : 2), pairs = chance(8) ? half / 2 : half;
+    const uint32_t type = chance(8) ? uint32_t{US_F32} : c.dtype, seen = chance(4) ? uint32_t{US_F32} : type;
+    uint32_t tokens = rows_of(c) * (chance(8) ? 2 : 1), heads = std::max(static_cast<uint32_t>(size_of(c) / us_bytes(type, tokens)) / d, 1u);
+    if (chance(12) && heads > 1) heads = chance(40) ? heads - 1 : heads / 2;
+    if (chance(8)) tokens /= 2;
+    s.t[0] = view(1, offset_of(c), seen, {tokens, heads, d});
+    if (!recent(positions, pos) || cols(pos) != tokens) positions.push_back(pos = place(US_I32, {tokens}));
+    if (!recent(frequencies, freqs) || cols(freqs) != pairs) frequencies.push_back(freqs = place(US_F32, {pairs}));
+    if (T other; chance(5) && recent(thins, other)) pos.off_lo = other.off_lo;
+    if (chance(4)) pos = place(US_I32, {tokens + 8});
+    if (chance(3)) pos.dtype = US_F32;
+    if (chance(6)) freqs.dtype = US_I32;
+    s.t[1] = pos, s.t[2] = freqs, s.trans_a = chance(30), s.alpha = chance(85) ? 1.0f : 2.0f;
     return s;
   }
   /** Any other operation, over tensors of any kind: recent ones among them. */
@@ -129,6 +154,10 @@ struct Maker {
       else if (chance(30)) t = place(dtype, {wide, wide});
       t.dtype = dtype;
     }
+    if (s.kind == Step::GLU || s.kind == Step::GLU_BWD) {  // over tensors of one shape
+      for (T& t : s.t)
+        if (rows_of(t) != rows_of(s.t[0]) || cols(t) != cols(s.t[0])) t = place(dtype, {rows_of(s.t[0]), cols(s.t[0])});
+    }
     const bool exact = s.kind == Step::SCALE || s.kind == Step::COPY || s.kind == Step::FILL;
     if (s.kind == Step::QUANTIZE_FP8) s.t[0] = place(US_FP8_128, {128, 128}), s.t[1] = place(dtype, {rows, 128});
     if (s.kind == Step::STASH || s.kind == Step::FETCH) {
@@ -142,16 +171,158 @@ struct Maker {
     s.alpha = 3;
     return s;
   }
+  /** Mostly a place of its own, else any, but apart from `from`. */
+  T apart(const T& from, uint32_t type, std::vector<uint32_t> shape) {
+    for (;;) {
+      T t = place(type, shape);
+      const uint64_t bytes = (size_of(t) + 255) / 256 * 256;
+      if (!chance(own_places)) {
+        if (disjoint(t, from)) return t;
+        continue;
+      }
+      if (next_place + bytes > ARENA) next_place = 0;
+      t.off_lo = static_cast<uint32_t>(next_place), next_place += bytes;
+      if (disjoint(t, from)) return t;
+    }
+  }
+  static Step matmul(T c, T a, T b, uint32_t trans_a, uint32_t trans_b, float beta) {
+    Step s{Step::MATMUL};
+    s.t[0] = c, s.t[1] = a, s.t[2] = b, s.trans_a = trans_a, s.trans_b = trans_b, s.beta = beta;
+    return s;
+  }
+  /** A feed-forward's backward, parts of it missing; nobody reads h once it is forgotten, until it is filled. */
+  void feed_backward() {
+    own_places = chance(70) ? 100 : 90, next_place = below(ARENA / 256) * 256;
+    const uint32_t r = chance(85) ? 16 : 8, K = wide;
+    T h = place(dtype, {rows, K}), gate = apart(h, dtype, {rows, K}), up = apart(h, dtype, {rows, K});
+    while (!disjoint(gate, up)) up = apart(h, dtype, {rows, K});
+    Step glu{Step::GLU_BWD};
+    glu.t[0] = gate, glu.t[1] = up, glu.t[2] = h, glu.t[3] = h, glu.t[4] = gate, glu.t[5] = up, glu.trans_a = chance(90) ? 0 : 1;
+    if (chance(15)) glu.t[3] = apart(h, dtype, {rows, K});
+    const bool again = chance(70);  // the input's norm
+    T y = apart(h, dtype, {rows, 72}), x = apart(h, dtype, {rows, 72});
+    while (!disjoint(y, gate) || !disjoint(y, up)) y = apart(h, dtype, {rows, 72});
+    while (!disjoint(x, y)) x = apart(h, dtype, {rows, 72});
+    if (K == 72 && chance(5)) x = gate;
+    const bool turned = chance(4);
+    std::vector<T> dead;
+    auto apart = [&](const T& from, uint32_t type, std::vector<uint32_t> shape) {  // nor in y's place
+      for (;;)
+        if (const T t = this->apart(from, type, shape); !again || disjoint(t, y)) return t;
+    };
+    T side = apart(h, dtype, {rows, r}), dx = apart(h, dtype, {rows, 72});
+    if (chance(20)) queue.push_back(matmul(side, apart(h, dtype, {rows, K}), apart(h, US_F32, {K, r}), 0, 0, 0));
+    queue.push_back(glu);
+    if (chance(90)) queue.push_back(matmul(apart(h, US_F32, {r, K}), side, h, 1, 0, 1));
+    if (chance(15)) queue.push_back(matmul(apart(h, dtype, {rows, 72}), h, apart(h, dtype, {K, 72}), 0, 0, 0));
+    auto step = [&](Step::Kind kind, const T& t) {
+      Step s{kind};
+      s.t[0] = t, queue.push_back(s);
+    };
+    const T weight = apart(h, chance(50) ? uint32_t{US_F32} : dtype, {72});
+    auto forget = [&](const T& t) { step(Step::FORGET, t), dead.push_back(t); };
+    if (chance(80)) forget(h);
+    if (again && chance(10)) {
+      step(Step::RENORM, apart(h, dtype, {rows, 72}));
+      Step& n = queue.back();
+      n.t[1] = apart(h, dtype, {rows, 72}), n.t[2] = apart(h, US_F32, {rows, 2}), n.t[3] = apart(h, US_F32, {72});
+    }
+    if (again) {
+      step(Step::RENORM, y);
+      Step& n = queue.back();
+      n.t[1] = x, n.t[2] = apart(h, US_F32, {rows, 2}), n.t[3] = weight, n.trans_a = chance(50);
+      if (chance(10)) n.t[4] = apart(h, dtype, {72});
+    }
+    for (const T& d : {up, gate}) {
+      // now and then something lies where gate, or what the norm reads, lies
+      const uint64_t odd = below(16);
+      auto at = [](T t, const T& place) { return t.off_lo = place.off_lo, t; };
+      T db = apart(h, dtype, {rows, r}), xa = chance(80) ? apart(h, dtype, {rows, r}) : db;
+      while (!disjoint(db, up) || !disjoint(db, gate)) db = apart(h, dtype, {rows, r});
+      const T b = turned ? apart(h, US_F32, {r, K}) : apart(h, US_F32, {K, r});
+      if (chance(90)) queue.push_back(matmul(db, d, odd == 1 ? at(b, gate) : b, 0, turned, 0));
+      if (chance(80)) queue.push_back(matmul(dx, d, apart(h, dtype, {K, 72}), 0, 0, d.off_lo == up.off_lo ? 0 : 1));
+      const T join_b = apart(h, US_F32, {r, 72});
+      if (chance(70)) queue.push_back(matmul(dx, db, odd == 0 ? at(join_b, gate) : join_b, 0, 0, 1));
+      if (odd == 3 && again) queue.push_back(matmul(at(db, weight), gate, apart(h, US_F32, {K, r}), 0, 0, 0));
+      if (odd == 4 && again) queue.push_back(matmul(at(dx, x), gate, apart(h, dtype, {K, 72}), 0, 0, 0));
+      if (chance(90)) queue.push_back(matmul(apart(h, US_F32, {K, r}), d, odd == 2 ? at(xa, gate) : xa, 1, 0, 1));
+      if (again && chance(90)) queue.push_back(matmul(apart(h, US_F32, {r, 72}), db, y, 1, 0, 1));
+      if (again && chance(15)) queue.push_back(matmul(apart(h, US_F32, {72, r}), y, chance(50) ? xa : db, 1, 0, 1));
+      if (again && chance(15)) queue.push_back(matmul(apart(h, US_F32, {r, 72}), db, x, 1, 0, 1));  // raw beside normed
+      if (again && chance(10)) queue.push_back(matmul(apart(h, dtype, {rows, r}), x, apart(h, US_F32, {72, r}), 0, 0, 0));
+      if (again && chance(8)) queue.push_back(matmul(apart(h, US_F32, {r, 80}), db, view(y.handle, us_offset(&y), dtype, {rows, 80}), 1, 0, 1));
+      if (again && chance(5)) queue.push_back(matmul(apart(h, dtype, {rows, 64}), y, apart(h, dtype, {72, 64}), 0, 0, 0));
+    }
+    if (again && chance(10)) step(Step::COPY, apart(h, dtype, {rows, 72})), queue.back().t[1] = y;
+    if (again && chance(80)) forget(y);
+    for (const T& t : dead) step(Step::FILL, t);
+  }
+  /** An activation and what reads it. */
+  void feed_forward() {
+    own_places = chance(70) ? 100 : 90, next_place = below(ARENA / 256) * 256;
+    const uint32_t r = chance(85) ? 16 : 8, K = wide;
+    const T h = place(dtype, {rows, K}), out = apart(h, dtype, {rows, 72}), ha = apart(h, dtype, {rows, r});
+    Step glu{Step::GLU};
+    glu.t[0] = h, glu.t[1] = apart(h, dtype, {rows, K}), glu.t[2] = apart(h, dtype, {rows, K}), glu.trans_a = chance(90) ? 0 : 1;
+    queue.push_back(glu);
+    if (chance(80)) queue.push_back(matmul(out, h, apart(h, dtype, {72, K}), 0, 1, 0));
+    if (chance(90)) queue.push_back(matmul(ha, h, apart(h, US_F32, {r, K}), 0, 1, 0));
+    if (chance(80)) queue.push_back(matmul(out, ha, apart(h, US_F32, {72, r}), 0, 1, 1));
+  }
+  /** A backward of attention, of shapes it has: what it writes may be turned. */
+  Step attend() {
+    Step s{Step::ATTENTION_BWD};
+    const uint32_t d = 2 * half, heads = 64 / d, kv_heads = chance(50) ? heads : heads / 2;
+    for (int i = 0; i < 10; i++) {
+      const bool of_keys = i == 1 || i == 2 || i == 5 || i == 6;
+      s.t[i] = i < 8 ? place(dtype, {rows, of_keys ? kv_heads : heads, d}) : i == 8 ? place(US_F32, {heads, rows}) : place(US_I32, {2});
+    }
+    if (chance(50)) s.t[3] = s.t[4] = s.t[7], s.t[5] = s.t[6];
+    if (chance(40)) recent(results, s.t[3]), s.t[3] = view(1, offset_of(s.t[3]), dtype, {rows, heads, d});
+    turns = 4;
+    for (int i = 0; i < 2; i++) results.push_back(view(1, offset_of(s.t[i]), dtype, {rows, cols(s.t[i]) * s.t[i].shape[1]}));
+    return s;
+  }
+  /** What rotations read is changed. */
+  Step change() {
+    Step s{Step::SCALE};
+    if (!recent(chance(30) ? positions : frequencies, s.t[0])) s.t[0] = place(US_I32, {rows});
+    return s.t[1] = s.t[0], s.alpha = 5, s;
+  }
   Step next() {
+    if (queue.empty() && burst == 0 && spin == 0 && turns == 0 && chance(5)) chance(70) ? feed_backward() : feed_forward();
+    if (!queue.empty()) {
+      const Step s = queue.front();
+      return queue.erase(queue.begin()), s;
+    }
+    if (turns > 0) return --turns, chance(70) ? turn() : chance(40) ? attend() : change();
+    if (spin > 0 && chance(8)) return attend();
+    if (spin > 0) return --spin % 2 && chance(85) ? product() : chance(60) ? turn() : chance(60) ? change() : chance(50) ? sum() : chance(50) ? thin() : join();
     if (chance(5)) habits();
+    if (turning && chance(6)) spin = 20;
     if (chance(4)) burst = 10, rank = chance(30) ? 32 : rank;
     if (burst > 0) return --burst == 9 ? product() : chance(45) ? thin() : join();
     const uint64_t x = below(100);
-    return x < 30 ? product() : x < 50 ? thin() : x < 71 ? join() : x < 85 ? tall() : x < 92 ? sum() : other();
+    return x < 30 ? product() : x < 49 ? thin() : x < 69 ? join() : x < 83 ? tall() : x < 90 ? sum() : x < 92 ? turn() : other();
   }
-  /** Kernels need a product's result to lie apart from what it reads, and a sum's to be an operand or apart. */
+  /** Kernels need a result to lie apart from what is read, or in the place of an operand where the operation says so. */
   static bool legal(const Step& s) {
     if (s.kind == Step::MATMUL) return disjoint(s.t[0], s.t[1]) && disjoint(s.t[0], s.t[2]) && disjoint(s.t[0], s.t[3]);
+    if (s.kind == Step::GLU) return disjoint(s.t[0], s.t[1]) && disjoint(s.t[0], s.t[2]);
+    if (s.kind == Step::GLU_BWD) {  // each output may lie where its input lies: gate, up, dh
+      const int own[] = {4, 5, 3};
+      for (int o = 0; o < 3; o++)
+        for (int i = 0; i < 6; i++)
+          if (i != o && !disjoint(s.t[o], s.t[i]) && !(i == own[o] && offset_of(s.t[o]) == offset_of(s.t[i]))) return false;
+      return true;
+    }
+    if (s.kind == Step::ROPE && s.t[0].ndim == 3) return disjoint(s.t[0], s.t[1]) && disjoint(s.t[0], s.t[2]);
+    if (s.kind == Step::ATTENTION_BWD && s.t[0].ndim == 3) {
+      for (int i = 0; i < 3; i++)
+        for (int j = i + 1; j < 10; j++)
+          if (!disjoint(s.t[i], s.t[j])) return false;
+    }
     if (s.kind != Step::ADD) return true;
     for (int i : {1, 2})
       if (!disjoint(s.t[0], s.t[i]) && offset_of(s.t[0]) != offset_of(s.t[i])) return false;
@@ -179,78 +350,9 @@ Program make_program(uint64_t number) {
   fake::seed(number * 1000003);
   Program p;
   Maker m;
+  m.turning = number % 2;
   m.habits();
-  for (uint64_t n = 4 + below(16); n-- > 0;) p.body.push_back(m.operation());
-  for (uint64_t n = 10 + below(50); n-- > 0;) p.rest.push_back(chance(15) ? m.transfer(true) : m.operation());
+  for (uint64_t n = 4 + below(16); p.body.size() < n || !m.queue.empty();) p.body.push_back(m.operation());
+  for (uint64_t n = 10 + below(50); p.rest.size() < n || !m.queue.empty();) p.rest.push_back(m.queue.empty() && chance(15) ? m.transfer(true) : m.operation());
   return p;
-}
-
-std::string Step::text() const {
-  static const char* names[] = {"matmul", "add", "copy", "scale", "fill", "upload", "download", "fence", "launch"};
-  std::string s = kind < EMBED ? names[kind] : "operation " + std::to_string(kind);
-  for (const T& x : t)
-    if (x.handle) s += " " + std::to_string(offset_of(x)) + "+" + std::to_string(size_of(x)) + ":" + std::to_string(x.dtype) + "[" + std::to_string(rows_of(x)) + "," + std::to_string(cols(x)) + "]";
-  return s + (trans_a ? " a^T" : "") + (trans_b ? " b^T" : "") + " alpha " + std::to_string(static_cast<int>(alpha)) + " beta " + std::to_string(static_cast<int>(beta));
-}
-
-int32_t run_step(const Step& s, uint32_t arena, Bytes& downloaded) {
-  T t[10];
-  for (int i = 0; i < 10; i++) t[i] = s.t[i], t[i].handle = s.t[i].handle ? arena : 0;
-#define CALL(op, ...)        \
-  {                          \
-    us_##op##_args a{__VA_ARGS__}; \
-    return us_##op(&a);      \
-  }
-  switch (s.kind) {
-    case Step::MATMUL: CALL(matmul, t[0], t[1], t[2], t[3], s.trans_a, s.trans_b, s.alpha, s.beta)
-    case Step::ADD: CALL(add, t[0], t[1], t[2])
-    case Step::COPY: CALL(copy, t[0], t[1])
-    case Step::SCALE: CALL(scale, t[0], t[1], s.alpha)
-    case Step::FILL: CALL(fill, t[0], 5, 5)
-    case Step::UPLOAD: return upload(arena, offset_of(t[0]), s.bytes);
-    case Step::DOWNLOAD: {
-      downloaded.resize(size_of(t[0]));
-      return download(arena, offset_of(t[0]), downloaded);
-    }
-    case Step::FENCE: return us_fence();
-    case Step::EMBED: CALL(embed, t[0], t[1], t[2], 2)
-    case Step::EMBED_BWD: CALL(embed_bwd, t[0], t[1], t[2], 2)
-    case Step::NORM: CALL(norm, t[0], t[1], t[2], t[3], t[4], 0, 0, 0)
-    case Step::NORM_BWD: CALL(norm_bwd, t[0], t[1], t[2], t[3], t[4], t[5], t[6], 0, 0, 0)
-    case Step::ROPE: CALL(rope, t[0], t[1], t[2], 1, 1)
-    case Step::ATTENTION: CALL(attention, t[0], t[1], t[2], t[3], t[4], t[5], 8, 1, 0, 0)
-    case Step::ATTENTION_BWD: CALL(attention_bwd, t[0], t[1], t[2], t[3], t[4], t[5], t[6], t[7], t[8], t[9], 8, 1, 0, 0)
-    case Step::CACHE_WRITE: CALL(cache_write, t[0], t[1], t[2], t[3], t[4], t[5])
-    case Step::ATTENTION_CACHED: CALL(attention_cached, t[0], t[1], t[2], t[3], t[4], t[5], 1, 0, 0)
-    case Step::GLU: CALL(glu, t[0], t[1], t[2], 0)
-    case Step::GLU_BWD: CALL(glu_bwd, t[0], t[1], t[2], t[3], t[4], t[5], 0)
-    case Step::CROSS_ENTROPY: CALL(cross_entropy, t[0], t[1], t[2], t[3], 0, 0, 0)
-    case Step::SUM_SQUARES: CALL(sum_squares, t[0], t[1])
-    case Step::CLIP_FACTOR: CALL(clip_factor, t[0], t[1], 1)
-    case Step::ADAMW: CALL(adamw, t[0], t[1], t[2], t[3], t[4])
-    case Step::SGD: CALL(sgd, t[0], t[1], t[2], t[3])
-    case Step::LION: CALL(lion, t[0], t[1], t[2], t[3])
-    case Step::ADAMW8: CALL(adamw8, t[0], t[1], t[2], t[3], t[4], t[5], t[6])
-    case Step::ADAFACTOR: CALL(adafactor, t[0], t[1], t[2], t[3], t[4])
-    case Step::NOISE: CALL(noise, t[0], t[1], t[2], t[3], 4)
-    case Step::COL_SUM: CALL(col_sum, t[0], t[1])
-    case Step::COL_DOT: CALL(col_dot, t[0], t[1], t[2])
-    case Step::SCALE_COLS: CALL(scale_cols, t[0], t[1], t[2])
-    case Step::ROW_NORM: CALL(row_norm, t[0], t[1], t[2], t[3], 1)
-    case Step::DIVIDE: CALL(divide, t[0], t[1], t[2])
-    case Step::QUANTIZE_FP8: CALL(quantize_fp8, t[0], t[1], 128)
-    case Step::DROPOUT: CALL(dropout, t[0], t[1], t[2], 6, 0, 1)
-    case Step::STASH:
-    case Step::FETCH: {  // beside the copy something else runs
-      us_stash_args stash{s.trans_a, t[0]};
-      us_fetch_args fetch{t[0], s.trans_a};
-      us_scale_args scale{t[1], t[1], 3};
-      us_slot_wait_args wait{s.trans_a};
-      int32_t rc = s.kind == Step::STASH ? us_stash(&stash) : us_fetch(&fetch);
-      if (!rc && t[1].handle) rc = us_scale(&scale);
-      return rc ? rc : us_slot_wait(&wait);
-    }
-    default: return US_INVALID;
-  }
-#undef CALL
 }

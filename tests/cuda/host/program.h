@@ -1,12 +1,18 @@
 // Random programs for a Hopper's held-back products: lists of calls over one arena, made so that what one call writes is often
 // what another reads. Made by number: the same number gives the same program.
 #pragma once
+#include "../../../ffi/unsloth_extras.h"
 #include "host.h"
+
+inline uint32_t cols(const T& t) { return us_cols(&t); }
+inline uint32_t rows_of(const T& t) { return static_cast<uint32_t>(us_rows(&t)); }
+inline uint64_t offset_of(const T& t) { return us_offset(&t); }
+inline uint64_t size_of(const T& t) { return us_bytes(t.dtype, us_numel(&t)); }
 
 /** A call over views of the arena. Which fields matter depends on the kind. */
 struct Step {
   enum Kind {
-    MATMUL, ADD, COPY, SCALE, FILL, UPLOAD, DOWNLOAD, FENCE, LAUNCH, EMBED, EMBED_BWD, NORM, NORM_BWD, ROPE, ATTENTION, ATTENTION_BWD,
+    MATMUL, ADD, COPY, SCALE, FILL, UPLOAD, DOWNLOAD, FENCE, LAUNCH, FORGET, RENORM, EMBED, EMBED_BWD, NORM, NORM_BWD, ROPE, ATTENTION, ATTENTION_BWD,
     CACHE_WRITE, ATTENTION_CACHED, GLU, GLU_BWD, CROSS_ENTROPY, SUM_SQUARES, CLIP_FACTOR, ADAMW, SGD, LION, ADAMW8, ADAFACTOR,
     NOISE, COL_SUM, COL_DOT, SCALE_COLS, ROW_NORM, DIVIDE, DROPOUT, QUANTIZE_FP8, STASH, FETCH, KINDS
   } kind;

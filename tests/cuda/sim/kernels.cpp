@@ -1,8 +1,5 @@
-// The kernels as seen by cuda/host, on the CPU, in whole numbers: a 16-bit element is a number modulo 2^16, an f32 one modulo
-// 2^32, a factor the whole number nearest; f16 stores three times its number, so that it is not bf16. Rounding a sum once or at each addition is then the same to the bit, so products
-// that waited and joined must give exactly what they give one by one, and every bit that went wrong shows. The thresholds on
-// sizes are smaller than the real kernels'. Each launch also asserts what makes it one launch: nothing that one part of it
-// writes is read or written by another.
+// The products and thin products as seen by cuda/host, on the CPU (whole.h says how). The thresholds on sizes are smaller than
+// the real kernels'.
 #include <string.h>
 
 #include "../../../cuda/host/kernels.h"
@@ -10,73 +7,18 @@
 #include "../../../cuda/kernels/fp8.h"
 #include "../../../cuda/kernels/gemm.h"
 #include "../../../cuda/kernels/gemm_sm90.h"
-#include "../../../cuda/kernels/low_rank.h"
-#include "fake.h"
+#include "rotate.h"
+#include "whole.h"
 
 namespace us {
 namespace {
-
-size_t width(int dtype) {  // bits
-  return dtype == F32 || dtype == I32 ? 32 : dtype == BF16 || dtype == F16 ? 16 : us_bytes(static_cast<uint32_t>(dtype), 256) * 8 / 256;
-}
-
-/** Element i of any type as a whole number; of a packed type the byte it lies in. */
-uint32_t at(const void* p, int dtype, size_t i) {
-  const char* c = static_cast<const char*>(p);
-  uint32_t x = 0;
-  if (width(dtype) == 32 || width(dtype) == 16) memcpy(&x, c + i * width(dtype) / 8, width(dtype) / 8);
-  else memcpy(&x, c + i * width(dtype) / 8, 1);
-  return dtype == F16 ? x * 43691 & 0xffff : x;  // 3 * 43691 = 1 modulo 2^16
-}
-void put(void* p, int dtype, size_t i, uint32_t x) {
-  if (dtype == F16) x *= 3;
-  memcpy(static_cast<char*>(p) + i * width(dtype) / 8, &x, width(dtype) / 8);
-}
-uint32_t whole(float x) { return static_cast<uint32_t>(static_cast<int32_t>(x)); }
-
-/** What a launch reads and writes. `owner`: a part may read what it writes itself. */
-struct Touch { const void* p; size_t bytes; int owner; };
-struct Launch {
-  std::vector<Touch> reads, writes;
-  void read(const void* p, size_t bytes, int owner = -1) { reads.push_back({p, p ? bytes : 0, owner}); }
-  void write(const void* p, size_t bytes, int owner = -2) { writes.push_back({p, p ? bytes : 0, owner}); }
-  static bool meet(const Touch& a, const Touch& b) {
-    const char *x = static_cast<const char*>(a.p), *y = static_cast<const char*>(b.p);
-    return a.bytes && b.bytes && x < y + b.bytes && y < x + a.bytes;
-  }
-  void check() const {
-    for (size_t i = 0; i < writes.size(); i++) {
-      for (const Touch& r : reads)
-        if (meet(writes[i], r) && !(r.owner == writes[i].owner && r.p == writes[i].p)) fake::broken("a launch reads what it writes");
-      for (size_t j = 0; j < i; j++)
-        if (meet(writes[i], writes[j])) fake::broken("a launch writes the same place twice");
-    }
-  }
-};
-void limit(bool ok, const char* rule) {
-  if (!ok) fake::broken(rule);
-}
-int run(const char* name, std::function<void()> kernel) { return fake::launch(stream(), std::move(kernel)), launched(name); }
-
-/** A matrix of a product as whole numbers, [rows, K] with K along a row; `by_k`: it is stored [K, rows]. */
-struct Matrix {
-  size_t K;
-  std::vector<uint32_t> x;
-  Matrix(const void* p, int dtype, bool by_k, size_t rows, size_t K) : K(K), x(rows * K) {
-    for (size_t r = 0; r < rows; r++)
-      for (size_t k = 0; k < K; k++) x[r * K + k] = at(p, dtype, by_k ? k * rows + r : r * K + k);
-  }
-};
-uint32_t dot(const Matrix& a, size_t m, const Matrix& b, size_t n) {
-  uint32_t sum = 0;
-  for (size_t k = 0; k < a.K; k++) sum += a.x[m * a.K + k] * b.x[n * a.K + k];
-  return sum;
-}
 
 /** The weight of a segment: 8-bit values lie as [N,K] whatever the layout of the others. */
 Matrix weight_of(const Segment& s, int dtype, bool b_by_k, size_t N) {
   return s.b_scale ? Matrix(s.b, U8, false, N, s.K) : Matrix(s.b, dtype, b_by_k, N, s.K);
 }
+
+}  // namespace
 
 int product(const Gemm& g) {
   return run("matmul", [g] {
@@ -85,7 +27,7 @@ int product(const Gemm& g) {
     for (size_t m = 0; m < g.M; m++)
       for (size_t n = 0; n < g.N; n++) {
         const size_t i = m * g.ldc + n;
-        uint32_t x = whole(g.alpha) * dot(a, m, b, n);
+        uint32_t x = whole(g.alpha) * (dot(a, m, b, n) & (g.trans_a && g.a_type != F32 ? 0xffff : ~0u));
         if (g.beta != 0) x += whole(g.beta) * at(g.c, g.c_type, i);
         if (g.bias) x += at(g.bias, g.bias_type, n);
         put(g.c, g.c_type, i, x);
@@ -93,48 +35,10 @@ int product(const Gemm& g) {
   });
 }
 
+namespace {
+
 bool is_rank(size_t r) { return r % 8 == 0 && r > 0 && r <= 64; }
 template <class... P> bool aligned16(P... p) { return ((reinterpret_cast<uintptr_t>(p) % 16 == 0) && ...); }
-
-void touch(Launch& l, const Thin& t, int b_type, size_t M, int i) {
-  l.read(t.a, M * t.K * 2);
-  for (int j = 0; j < t.count; j++) {
-    const size_t bytes = M * static_cast<size_t>(t.r) * 2;
-    l.read(t.b[j], t.K * static_cast<size_t>(t.r) * width(b_type) / 8);
-    if (t.beta != 0) l.read(t.c[j], bytes, i * MAX_SHARING + j);
-    l.write(t.c[j], bytes, i * MAX_SHARING + j), l.write(t.copy[j], bytes);
-  }
-}
-void multiply(const Thin& t, int dtype, int b_type, bool by_k, size_t M) {
-  for (int j = 0; j < t.count; j++) {
-    const size_t r = static_cast<size_t>(t.r);
-    const Matrix a(t.a, dtype, false, M, t.K), b(t.b[j], b_type, by_k, r, t.K);
-    for (size_t i = 0; i < M * r; i++) {
-      uint32_t x = whole(t.alpha[j]) * dot(a, i / r, b, i % r);
-      if (t.beta != 0) x += whole(t.beta) * at(t.c[j], dtype, i);
-      if (t.c[j]) put(t.c[j], dtype, i, x);
-      if (t.copy[j]) put(t.copy[j], dtype, i, x);
-    }
-  }
-}
-void touch(Launch& l, const Tall& t, size_t N) {
-  l.read(t.wide, N * t.W * 2);
-  for (int j = 0; j < t.count; j++) {
-    l.read(t.thin[j], N * static_cast<size_t>(t.r) * 2);
-    l.write(t.out[j], t.W * static_cast<size_t>(t.r) * 4);
-  }
-}
-void multiply(const Tall& t, int dtype, size_t N) {
-  for (int j = 0; j < t.count; j++) {
-    const size_t r = static_cast<size_t>(t.r);
-    const Matrix wide(t.wide, dtype, true, t.W, N), narrow(t.thin[j], dtype, true, r, N);
-    for (size_t w = 0; w < t.W; w++)
-      for (size_t c = 0; c < r; c++) {
-        const size_t i = t.by_rank ? c * t.W + w : w * r + c;
-        put(t.out[j], F32, i, at(t.out[j], F32, i) + whole(t.alpha[j]) * dot(wide, w, narrow, c));
-      }
-  }
-}
 
 int thin(const char* name, int dtype, int b_type, bool by_k, size_t M, const Thin* list, int count) {
   limit(count >= 1 && count <= MAX_THIN, "too many thin products in a launch");
@@ -182,7 +86,7 @@ bool is_thin(const Gemm& g) {
 }
 Thin thin_of(const Gemm& g) {
   Thin t{};
-  t.a = g.a, t.b[0] = g.b, t.c[0] = g.c, t.alpha[0] = g.alpha, t.K = g.K;
+  t.a = g.a, t.b[0] = g.b, t.given[0] = static_cast<const float*>(g.b), t.c[0] = g.c, t.alpha[0] = g.alpha, t.K = g.K;
   t.r = static_cast<int>(g.N), t.count = 1, t.beta = g.beta;
   return t;
 }
@@ -198,25 +102,13 @@ Tall tall_of(const Gemm& g) {
   t.alpha[0] = g.alpha, t.W = t.by_rank ? g.N : g.M, t.r = static_cast<int>(t.by_rank ? g.M : g.N), t.count = 1;
   return t;
 }
+bool thin_scales(const Thin& t) { return thin_fits_sm90(t); }
 bool thin_fits_sm90(const Thin& t) { return has_sm90() && (t.r == 16 || t.r == 32 || t.r == 64) && t.beta == 0.0f && t.K >= 72; }
 bool tall_fits_sm90(const Tall& t) { return has_sm90() && (t.r == 16 || t.r == 32 || t.r == 64) && t.W >= 72; }
 int run_thin(int dtype, bool by_k, size_t M, const Thin* l, int n) { return thin("thin products", dtype, F32, by_k, M, l, n); }
 int run_thin_sm90(int dtype, bool by_k, size_t M, const Thin* l, int n) { return thin("thin products", dtype, dtype, by_k, M, l, n); }
 int run_tall(int dtype, size_t N, const Tall* l, int n) { return tall("tall products", false, dtype, N, l, n); }
 int run_tall_sm90(int dtype, size_t N, const Tall* l, int n) { return tall("tall products", true, dtype, N, l, n); }
-
-namespace {
-void touch(Launch& l, const Cast* casts, int count) {
-  limit(count <= MAX_CASTS, "too many casts in a launch");
-  for (int i = 0; i < count; i++) {
-    limit(casts[i].count % 8 == 0, "a cast of no multiple of eight");
-    l.read(casts[i].from, casts[i].count * 4), l.write(casts[i].to, casts[i].count * 2);
-  }
-}
-void round(const Cast& c, int dtype) {
-  for (size_t i = 0; i < c.count; i++) put(c.to, dtype, i, whole(c.factor) * at(c.from, F32, i));
-}
-}  // namespace
 
 int cast_adapters(int dtype, const Cast* casts, int count) {
   limit(count >= 1, "a launch of no casts");
@@ -335,6 +227,11 @@ int segmented(int dtype, bool b_by_k, size_t M, const Product* products, int cou
     segments += p.segments;
     if (p.addend) l.read(p.addend, M * p.N * 2, q);
     if (p.bias) l.read(p.bias, p.N * width(p.bias_type) / 8);
+    if (p.rotation.table) {
+      const size_t half = static_cast<size_t>(p.rotation.half);
+      limit(rotates_sm90(p.N, 2 * half, half, p.segment[0].b_scale) && !p.addend, "a product that cannot turn");
+      l.read(p.rotation.table, M * half * 8);
+    }
     limit(aligned16(p.c) && reinterpret_cast<uintptr_t>(p.addend) % 4 == 0, "a product off its alignment");
     for (int s = 0; s < p.segments; s++) {
       limit(fits_sm90(M, p.N, p.segment[s], b_by_k) || p.segment[s].b_scale, "a segment that the copy engine does not take");
@@ -361,8 +258,9 @@ int segmented(int dtype, bool b_by_k, size_t M, const Product* products, int cou
       for (size_t i = 0; i < sums.size(); i++) {
         if (p.addend) sums[i] += at(p.addend, dtype, i);
         if (p.bias) sums[i] += at(p.bias, p.bias_type, i % p.N);
-        put(p.c, dtype, i, sums[i]);
       }
+      if (p.rotation.table) fake::rotate(sums.data(), p.N, M, 2 * static_cast<size_t>(p.rotation.half), p.rotation);
+      for (size_t i = 0; i < sums.size(); i++) put(p.c, dtype, i, sums[i]);
     }
   });
 }
@@ -382,19 +280,6 @@ int gemm_segmented(int dtype, bool b_by_k, size_t M, const Product* products, in
 int gemm_fp8(int dtype, bool b_by_k, size_t M, const Product* products, int count) {
   limit(has_scales(products, count), "a launch for 8-bit segments without one");
   return segmented(dtype, b_by_k, M, products, count);
-}
-
-// As cuda/kernels/matmul.cu orders it: held back, or after what it meets.
-int matmul(const Ten& c, const Ten& a, const Ten& b, const Ten& bias, bool trans_a, bool trans_b, float alpha, float beta) {
-  Gemm g{a.p, b.p, bias.p, c.p, c.rows, c.cols, trans_a ? a.rows : a.cols, trans_a, trans_b,
-         a.dtype, b.dtype, c.dtype, bias.dtype, alpha, beta, c.cols};
-  if (a.dtype > F16 || c.dtype > F16) return unsupported("activations of element type", a.dtype > F16 ? a.dtype : c.dtype);
-  if (g.M == 0 || g.N == 0) return US_OK;
-  int rc;
-  if (defer_product(g, rc)) return rc;
-  const Span reads[] = {span_of(a), span_of(b), span_of(bias)}, writes[] = {span_of(c)};
-  if ((rc = settle(reads, 3, writes, 1))) return rc;
-  return product(g);
 }
 
 }  // namespace us

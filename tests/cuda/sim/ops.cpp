@@ -6,9 +6,15 @@
 #include <initializer_list>
 
 #include "../../../cuda/host/kernels.h"
+#include "../../../cuda/host/pending.h"
+#include "activation.h"
 #include "fake.h"
+#include "rotate.h"
 
 namespace us {
+
+int product(const Gemm& g);
+
 namespace {
 
 using Bytes = std::vector<uint8_t>;
@@ -82,13 +88,52 @@ int norm(const Ten& out, const Ten& stat, const Ten& x, const Ten& w, const Ten&
 int norm_bwd(const Ten& dx, const Ten& dw, const Ten& db, const Ten& dout, const Ten& x, const Ten& w, const Ten& stat, int, bool) {
   return mix("norm_bwd", {dx, dw, db}, {dout, x, w, stat}, 5);
 }
-int rope(const Ten& x, const Ten& pos, const Ten& freqs, float sign, float) { return mix("rope", {x}, {pos, freqs}, bits(sign)); }
+/** Row by row in whole numbers: a gradient over it may take x, rstd and w apart. */
+int renorm(const Ten& out, const Ten& x, const Ten& stat, const Ten& w, const Ten& b, bool plus) {
+  return each("renorm", out, [=](size_t i) {
+    const size_t col = i % x.cols;
+    return get(x, i) * get(stat, 2 * (i / x.cols) + 1) * (get(w, col) + plus) + (b.p ? get(b, col) : 0);
+  });
+}
+namespace {
+/** x [N,heads,d] turned in place. */
+void turn(const Ten& x, const Rotation& r) {
+  std::vector<uint32_t> values(x.numel);
+  for (size_t i = 0; i < x.numel; i++) values[i] = get(x, i);
+  fake::rotate(values.data(), x.shape[1] * x.shape[2], x.shape[0], x.shape[2], r);
+  for (size_t i = 0; i < x.numel; i++) set(x, i, values[i]);
+}
+}  // namespace
+
+int rope(const Ten& x, const Ten& pos, const Ten& freqs, float sign, float factor) {
+  if (!fake::turns(x, pos, freqs)) return mix("rope", {x}, {pos, freqs}, bits(sign));
+  fake::launch(stream(), [=] {
+    std::vector<uint32_t> table(2 * pos.numel * freqs.numel);
+    fake::fill_table(table.data(), pos, freqs, factor);
+    turn(x, {reinterpret_cast<const float*>(table.data()), static_cast<int>(freqs.numel), sign});
+  });
+  return launched("rope");
+}
+int rope_table(float* table, const Ten& pos, const Ten& freqs, float factor) {
+  fake::launch(stream(), [=] { fake::fill_table(reinterpret_cast<uint32_t*>(table), pos, freqs, factor); });
+  return launched("rope table");
+}
+bool rotates_sm90(size_t N, size_t d, size_t half, bool e4m3) { return d == 2 * half && (half == 8 || (half == 4 && !e4m3)) && N % d == 0; }
 int attention(const Ten& out, const Ten& lse, const Ten& q, const Ten& k, const Ten& v, const Ten& cu, size_t, AttnOpts) {
   return mix("attention", {out, lse}, {q, k, v, cu}, 7);
 }
+bool attention_bwd_rotates(const Ten* t) {
+  const Ten& q = t[4];
+  return has_sm90() && q.dtype != F32 && q.ndim == 3 && t[0].ndim == 3 && t[1].ndim == 3 && (q.shape[2] == 8 || q.shape[2] == 16);
+}
 int attention_bwd(const Ten& dq, const Ten& dk, const Ten& dv, const Ten& dout, const Ten& q, const Ten& k, const Ten& v,
-                  const Ten& out, const Ten& lse, const Ten& cu, size_t, AttnOpts) {
-  return mix("attention_bwd", {dq, dk, dv}, {dout, q, k, v, out, lse, cu}, 8);
+                  const Ten& out, const Ten& lse, const Ten& cu, size_t, AttnOpts o, Rotation of_dq, Rotation of_dk) {
+  const uint32_t salt = bits(o.scale) + 3 * bits(o.softcap) + 5 * static_cast<uint32_t>(o.window);
+  if (const int rc = mix("attention_bwd", {dq, dk, dv}, {dout, q, k, v, out, lse, cu}, salt)) return rc;
+  for (const auto& [x, r] : {std::make_pair(dq, of_dq), std::make_pair(dk, of_dk)})
+    if (r.table && 2 * static_cast<size_t>(r.half) != x.shape[2]) fake::broken("an attention_bwd that turns parts of heads");
+    else if (r.table) fake::launch(stream(), [x = x, r = r] { turn(x, r); });
+  return US_OK;
 }
 int cache_write(const Ten& kc, const Ten& vc, const Ten& k, const Ten& v, const Ten& seq, const Ten& pos) {
   return mix("cache_write", {kc, vc}, {k, v, seq, pos}, 9);
@@ -96,9 +141,19 @@ int cache_write(const Ten& kc, const Ten& vc, const Ten& k, const Ten& v, const 
 int attention_cached(const Ten& out, const Ten& q, const Ten& kc, const Ten& vc, const Ten& seq, const Ten& pos, AttnOpts) {
   return mix("attention_cached", {out}, {q, kc, vc, seq, pos}, 10);
 }
-int glu(const Ten& h, const Ten& gate, const Ten& up, int act) { return mix("glu", {h}, {gate, up}, static_cast<uint32_t>(act)); }
-int glu_bwd(const Ten& dg, const Ten& du, const Ten& h, const Ten& dh, const Ten& gate, const Ten& up, int) {
-  return mix("glu_bwd", {dg, du, h}, {dh, gate, up}, 12);
+// Element by element, since each may be written over the input of its place.
+int glu(const Ten& h, const Ten& gate, const Ten& up, int act) {
+  return each("glu", h, [=](size_t i) { return fake::activation(get(gate, i), get(up, i), static_cast<uint32_t>(act)); });
+}
+int glu_bwd(const Ten& dg, const Ten& du, const Ten& h, const Ten& dh, const Ten& gate, const Ten& up, int act) {
+  fake::launch(stream(), [=] {
+    for (size_t i = 0; i < h.numel; i++) {
+      const uint32_t g = get(gate, i), u = up.p ? get(up, i) : 0, d = get(dh, i), a = static_cast<uint32_t>(act);
+      set(dg, i, fake::gate_gradient(g, u, d)), set(h, i, fake::activation(g, u, a));
+      if (du.p) set(du, i, fake::up_gradient(g, u, d));
+    }
+  });
+  return launched("glu_bwd");
 }
 int cross_entropy(const Ten& loss, const Ten& logits, const Ten& target, const Ten& weight, float, float, float) {
   return mix("cross_entropy", {loss, logits}, {target, weight}, 13);
@@ -132,6 +187,19 @@ int row_norm(const Ten& out, const Ten& w, const Ten& a, const Ten& b, float) {
   fake::launch(stream(), [=] { memcpy(room.p, w.p, w.bytes); });
   if (const int rc = launched("row_norm")) return rc;
   return mix("row_norm", {out}, {room, a, b}, 25);
+}
+
+// As cuda/kernels/matmul.cu orders it: held back, or after what it meets.
+int matmul(const Ten& c, const Ten& a, const Ten& b, const Ten& bias, bool trans_a, bool trans_b, float alpha, float beta) {
+  Gemm g{a.p, b.p, bias.p, c.p, c.rows, c.cols, trans_a ? a.rows : a.cols, trans_a, trans_b,
+         a.dtype, b.dtype, c.dtype, bias.dtype, alpha, beta, c.cols};
+  if (a.dtype > F16 || c.dtype > F16) return unsupported("activations of element type", a.dtype > F16 ? a.dtype : c.dtype);
+  if (g.M == 0 || g.N == 0) return US_OK;
+  int rc;
+  if (defer_product(g, rc)) return rc;
+  const Span reads[] = {span_of(a), span_of(b), span_of(bias)}, writes[] = {span_of(c)};
+  if ((rc = settle(reads, 3, writes, 1))) return rc;
+  return product(g);
 }
 
 }  // namespace us

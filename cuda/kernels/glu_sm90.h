@@ -1,0 +1,26 @@
+// SwiGLU and GeGLU on Hopper together with the thin passes over what they give (glu_sm90.cu).
+#pragma once
+#include "low_rank.h"
+
+namespace us {
+
+/**
+ * h = act(gate) * up and, where `down` is set, down = alpha * h b^T (b [r,F], f32); all of [M,F]. Or the backward, where dh is
+ * set: d_gate, d_up, h from gate, up and dh, which they may overwrite each in its own place; `thin` = alpha * d_gate b and d_up b
+ * (b [F,r]); `tall`: dB of gate and of up, dA of the linear that reads h. h null: nobody will read it.
+ */
+struct GluPass {
+  const void *gate, *up, *dh;
+  void *d_gate, *d_up, *h;
+  int act;
+  size_t M, F;
+  Thin thin[2];  // forward: one, over h
+  Tall tall[3];
+};
+
+/** Whether a pass with these runs in one launch and one for sums: rank 16, SiLU or GELU by tanh. */
+bool glu_fits_sm90(const GluPass& g);
+/** `casts`: adapters rounded beside it, by warps with nothing else to do. */
+int run_glu_sm90(int dtype, const GluPass& g, const Cast* casts, int cast_count);
+
+}  // namespace us
