@@ -62,6 +62,8 @@ US_API int32_t us_embed_bwd(const us_embed_bwd_args* a) {
 US_API int32_t us_norm(const us_norm_args* a) {
   return op({out(a->out), out(a->stat), a->x, a->w, maybe(a->b)}, [&](const Ten* t) {
     ONE_TYPE("norm", t[0], t[2]);
+    int rc;
+    if (defer_norm(t[0], t[1], t[2], t[3], t[4], static_cast<int>(a->kind), a->eps, a->plus_one != 0, rc)) return rc;
     return norm(t[0], t[1], t[2], t[3], t[4], static_cast<int>(a->kind), a->eps, a->plus_one != 0);
   });
 }

@@ -11,15 +11,6 @@ Span a_of(const Gemm& g) { return {static_cast<const char*>(g.a), g.M * g.K * wi
 Span b_of(const Gemm& g) { return {static_cast<const char*>(g.b), us_bytes(static_cast<uint32_t>(g.b_type), g.N * g.K)}; }
 Span c_of(const Gemm& g) { return {static_cast<const char*>(g.c), g.M * g.N * width(g.c_type)}; }
 
-/** Launches what waits unless it has these rows and this type. */
-int admit(size_t rows, int dtype) {
-  Pending& p = pending();
-  if (!p.empty() && (p.rows != rows || p.dtype != dtype))
-    if (const int rc = flush_pending()) return rc;
-  p.rows = rows, p.dtype = dtype;
-  return US_OK;
-}
-
 Product* waiting_for(const Gemm& g) {
   Pending& p = pending();
   if (p.rows != g.M || p.dtype != g.c_type || p.b_by_k != !g.trans_b) return nullptr;
@@ -174,6 +165,14 @@ bool wait_tall(const Gemm& g, int& rc) {
 
 }  // namespace
 
+int admit(size_t rows, int dtype) {
+  Pending& p = pending();
+  if (!p.empty() && (p.rows != rows || p.dtype != dtype))
+    if (const int rc = flush_pending()) return rc;
+  p.rows = rows, p.dtype = dtype;
+  return US_OK;
+}
+
 bool defer_product(const Gemm& g, int& rc) {
   rc = US_OK;
   if (g.a_type == F32 || g.ldc != g.N || !has_sm90()) return false;
@@ -189,7 +188,7 @@ bool defer_glu(const Ten& h, const Ten& dh, const Ten& gate, const Ten& up, cons
   rc = US_OK;
   if (h.dtype == F32 || !up || !has_sm90() || (dh && !d_up)) return false;
   tidy_ring();
-  if (pending().glu.held() && (rc = flush_pending())) return true;
+  if ((pending().glu.held() || pending().norm.held()) && (rc = flush_pending())) return true;
   if ((rc = admit(h.rows, h.dtype))) return true;
   Pending& p = pending();
   p.glu = {h, dh, gate, up, d_gate, d_up, act, false};

@@ -35,6 +35,8 @@ bool defer_product(const Gemm& g, int& rc);
 bool defer_glu(const Ten& h, const Ten& dh, const Ten& gate, const Ten& up, const Ten& d_gate, const Ten& d_up, int act, int& rc);
 /** A norm made again waits for gradients that can do without it; `settle` was called for it. */
 bool defer_renorm(const Ten& out, const Ten& x, const Ten& stat, const Ten& w, const Ten& b, bool plus_one, int& rc);
+/** The same of a norm: RMS without a bias, in 16 bits, of rows that a pass over them may make. */
+bool defer_norm(const Ten& out, const Ten& stat, const Ten& x, const Ten& w, const Ten& b, int kind, float eps, bool plus_one, int& rc);
 /** Nobody will read x any more, but what waits: it need not be written if all that waits can do without. */
 void forget(Span x);
 /** out = out + x was taken into the waiting product that writes out. */

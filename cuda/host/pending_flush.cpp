@@ -51,7 +51,7 @@ std::vector<Wide> take_wide(Pending& p, Rounded* rounded, int rounded_count) {
       i++;
       continue;
     }
-    Wide w{t, {}, nullptr, nullptr, t.r, t.count};
+    Wide w{t, {}, nullptr, nullptr, t.r, t.count, {}};
     take_tall(t, p.talls, made, w.tall);
     for (int j = 0; j < rounded_count; j++) {
       Rounded& x = rounded[j];
@@ -151,7 +151,7 @@ int flush_pending() {
   {
     Pending& all = pending();
     p.thins.swap(all.thins), p.products.swap(all.products), p.talls.swap(all.talls), p.casts.swap(all.casts);
-    p.reads.swap(all.reads), std::swap(p.glu, all.glu), std::swap(p.renorm, all.renorm);
+    p.reads.swap(all.reads), std::swap(p.glu, all.glu), std::swap(p.renorm, all.renorm), std::swap(p.norm, all.norm);
     p.rows = all.rows, p.dtype = all.dtype, p.thin_by_k = all.thin_by_k, p.b_by_k = all.b_by_k, p.e4m3 = all.e4m3;
     all.writes.clear(), all.segments = 0;
     std::swap(p.attention, all.attention);
@@ -162,6 +162,7 @@ int flush_pending() {
   if (!rc && p.renorm.held()) rc = run_renorm(p);
   if (!rc && p.glu.held()) rc = run_activation(p);
   if (!rc && products && p.e4m3) rc = place_rounded(p.rows, p.products.data(), products, rounded, n);
+  if (!rc && p.norm.held()) rc = run_norm(p, rounded, n);
   if (!rc) rc = run_thins(p, rounded, n);
   if (!rc && n > 0) rc = round_inputs(p.dtype, p.rows, rounded, n);
   if (!rc && products) {

@@ -27,8 +27,9 @@ bool is_written(Span s) { return any(pending().writes, s); }
 
 bool is_made_first(Span s) {
   const Glu& g = pending().glu;
-  const Renorm& n = pending().renorm;
-  for (const Ten* t : {&g.h, &g.d_gate, &g.d_up, &n.out})
+  const Renorm& again = pending().renorm;
+  const Norm& n = pending().norm;
+  for (const Ten* t : {&g.h, &g.d_gate, &g.d_up, &again.out, &n.out, &n.stat})
     if (meet(s, span_of(*t))) return true;
   return false;
 }

@@ -43,9 +43,18 @@ struct WaitingAttention {
   Rotation turn[2];
 };
 
+/** An RMS norm that waits for thin products over `out`: it too is written first of all. Absent: out is null. */
+struct Norm {
+  Ten out, stat, x, w;
+  float eps;
+  bool plus_one;
+  bool held() const { return out.p != nullptr; }
+};
+
 struct Pending {
   Glu glu{};
   Renorm renorm{};
+  Norm norm{};
   std::vector<Thin> thins;
   std::vector<Product> products;
   std::vector<Tall> talls;
@@ -58,7 +67,7 @@ struct Pending {
   size_t ring_at = 0;
   RopeTable rope;
   WaitingAttention attention;
-  bool empty() const { return !glu.held() && !renorm.held() && thins.empty() && products.empty() && talls.empty() && !attention.waits; }
+  bool empty() const { return !glu.held() && !renorm.held() && !norm.held() && thins.empty() && products.empty() && talls.empty() && !attention.waits; }
 };
 Pending& pending();
 
@@ -80,5 +89,10 @@ void tidy_ring();
 int run_attention_bwd(const WaitingAttention& a);
 /** Launches it alone, if it waits: what comes now would only wait for its results. */
 int launch_attention_bwd();
+/** Launches what waits unless it has these rows and this type. */
+int admit(size_t rows, int dtype);
+struct Rounded;
+/** The norm, by the pass over its result if there is one; that pass also fills what is to be rounded of it. */
+int run_norm(Pending& p, Rounded* rounded, int rounded_count);
 
 }  // namespace us

@@ -35,9 +35,19 @@ struct Tall {
   Columns columns;  // with by_rank only
 };
 
+/** y = x * w (or 1 + w) / its RMS, row by row, stat [M,2] = 0 and 1 / RMS. Absent: x is null. */
+struct Normed {
+  const void *x, *w;
+  void* y;
+  float* stat;
+  int w_type;
+  float eps;
+  bool plus_one;
+};
+
 /**
  * All that one pass over thin.a [M,K] gives: the thin products (b in f32), tall's gradient if there is one (wide = thin.a, a
- * single thin side), a in e4m3 with a scale a row if there is room for it.
+ * single thin side), a in e4m3 with a scale a row if there is room for it. With a norm (and then no tall) it makes a = norm.y too.
  */
 struct Wide {
   Thin thin;
@@ -45,6 +55,7 @@ struct Wide {
   uint8_t* to8;
   float* scale8;
   int r, count;  // thin's
+  Normed norm;
 };
 
 /** Whether the thin product can write scaled copies of its results: a pass or a kernel of Hopper's makes it. */
@@ -69,7 +80,9 @@ int run_tall_sm90(int dtype, size_t N, const Tall* list, int count);
 
 /** Whether `count` thin products over t.a run as one pass; then their b stay in f32. */
 bool wide_fits_sm90(const Thin& t, int count);
-/** One launch, and one more for gradients. Count, gradient or none, room for e4m3 or none: alike in a list. Casts beside it. */
+/** Whether rows of K can be made by the pass that multiplies them by `count` adapters; x, w and y aligned to 16 bytes. */
+bool wide_norm_fits_sm90(size_t K, int count);
+/** One launch, and one more for gradients. Count, gradient, room for e4m3, norm or none: alike in a list. Casts beside it. */
 int run_wide_sm90(int dtype, bool by_k, size_t M, const Wide* list, int count, const Cast* casts, int cast_count);
 
 /** The parameter gradients of a launch, by shares of the tokens whose partial sums lie in scratch. */

@@ -2,8 +2,9 @@
 // out = xhat * w (+ b), xhat = (x - mean) * rstd; moves 2 N D activations, bound by memory. A row lives in registers
 // between its passes. The column sums dw, db go through per-chunk partial sums in a fixed order: no atomics.
 #include "../host/kernels.h"
-#include "common.cuh"
 #include "each.cuh"
+#include "low_rank.h"
+#include "rms.cuh"
 
 namespace us {
 namespace {
@@ -51,6 +52,40 @@ norm_kernel(T* out, float* stat, const T* x, const void* w, int wt, const void* 
       store<V>(out + n * s.D + c, g);
     }
   }
+}
+
+/** The RMS norm as a pass over its result makes it (rms.cuh): 64 threads a row, up to ITEMS chunks of eight columns a thread. */
+template <class T, int ITEMS>
+__global__ void __launch_bounds__(256) rms_kernel(T* out, float* stat, const T* x, const void* w, int wt, Shape s, Opts o) {
+#ifdef __CUDA_ARCH_FEAT_SM90_ALL
+  __shared__ float parts[4][rms::PARTS];
+  const int t = threadIdx.x % 64, items = 2 * rms::stages_of(s.D), first = t / 8 * items * 64 + t % 8 * 8;
+  const size_t n = static_cast<size_t>(blockIdx.x) * 4 + threadIdx.x / 64;
+  float *part = parts[threadIdx.x / 64], v[8], sum = 0;
+  uint4 words[ITEMS];
+  auto has = [&](int i) { return n < s.N && i < items && first + i * 64 < s.D; };
+#pragma unroll
+  for (int i = 0; i < ITEMS; i++)
+    if (has(i)) words[i] = *reinterpret_cast<const uint4*>(x + n * s.D + first + i * 64);
+#pragma unroll
+  for (int i = 0; i < ITEMS; i++)
+    if (has(i)) load<8>(reinterpret_cast<const T*>(&words[i]), v), rms::add_squares(sum, v);
+  sum = rms::sum_of_eight(sum);
+  if (t % 8 == 0) part[t / 8] = sum;
+  __syncthreads();
+  const float rstd = rms::rstd_of(part, 1, s.D, o.eps);
+  if (t == 0 && n < s.N) stat[2 * n] = 0.0f, stat[2 * n + 1] = rstd;
+#pragma unroll
+  for (int i = 0; i < ITEMS; i++)
+    if (has(i)) {
+      float gain[8];
+      load_any<8>(w, wt, first + i * 64, gain), load<8>(reinterpret_cast<const T*>(&words[i]), v);
+#pragma unroll
+      for (int j = 0; j < 8; j++) gain[j] = __fadd_rn(gain[j], o.plus);
+      rms::scale_row(v, rstd, gain);
+      store<8>(out + n * s.D + first + i * 64, v);
+    }
+#endif
 }
 
 /** dx += rstd * (g - mean(g) [layer] - xhat * mean(g * xhat)), g = dOut * w. */
@@ -106,12 +141,28 @@ template <class F> bool pick_row(int D, bool wide, F run) {
   return false;
 }
 
+template <class T> int rms_rows(const Ten& out, const Ten& stat, const Ten& x, const Ten& w, Shape s, Opts o) {
+  const int stages = rms::stages_of(s.D);
+  auto run = [&](auto kernel) {
+    kernel<<<blocks(s.N, 4), 256, 0, stream()>>>(out.as<T>(), stat.as<float>(), x.as<T>(), w.p, w.dtype, s, o);
+  };
+  if (stages == 1) run(rms_kernel<T, 2>);
+  else if (stages == 2) run(rms_kernel<T, 4>);
+  else if (stages == 3) run(rms_kernel<T, 6>);
+  else if (stages == 4) run(rms_kernel<T, 8>);
+  else run(rms_kernel<T, 2 * rms::MOST_STAGES>);
+  return launched("norm");
+}
+
 }  // namespace
 
 int norm(const Ten& out, const Ten& stat, const Ten& x, const Ten& w, const Ten& b, int kind, float eps, bool plus_one) {
   const Shape s{x.rows, static_cast<int>(x.cols)};
   const Opts o{kind, eps, plus_one ? 1.0f : 0.0f};
   const bool wide = s.D % 8 == 0 && aligned16(out.p, x.p, w.p, b.p);
+  // the rows that a pass over them may make: then as it makes them
+  if (kind == 0 && !b && wide && x.dtype != F32 && wide_norm_fits_sm90(x.cols, 1))
+    return x.dtype == BF16 ? rms_rows<bf16>(out, stat, x, w, s, o) : rms_rows<f16>(out, stat, x, w, s, o);
   US_FLOAT(x.dtype, T, {
     const bool fits = pick_row(s.D, wide, [&](auto r) {
       using R = decltype(r);

@@ -2,16 +2,17 @@
 // dy B, the gradient dB = dy^T (x A^T), and a in 8 bits for the product that follows. A cluster of eight blocks has 64 rows at
 // a time, each block an eighth of the columns, which come through a ring of TMA stages of 128 columns. One warpgroup
 // multiplies: the thin products' parts go to the block that owns the rows, the gradient's columns stay in registers over all
-// rows of the cluster. Two warpgroups in turn take a row's largest value, exchange it and write the row in e4m3. Idle warps of
-// the producer's group round other adapters meanwhile. Bound by reading a once: 50 MB and 17 us for [8192, 3072] on an H100.
-#include "e4m3.cuh"
-#include "wide_sm90.cuh"
+// rows of the cluster. Two warpgroups in turn take a row's largest value, exchange it and write the row in e4m3. Or they make the
+// rows first, from x by an RMS norm, and a thread of the producer's group sends them out. Idle warps of that group round other
+// adapters meanwhile. Bound by reading a once: 50 MB and 17 us for [8192, 3072] on an H100.
+#include "wide_norm_sm90.cuh"
 
 namespace us {
 namespace {
 
 using namespace sm90;
 using namespace wide;
+using rms::stages_of;
 
 /** One stage: thin = or += a b, tall += a^T side. */
 template <class T, int COUNT, bool TALL>
@@ -37,8 +38,9 @@ __device__ __forceinline__ void multiply_stage(float (&thin)[COUNT][8], float (&
   if constexpr (TALL) pin(tall[0]), pin(tall[1]);
 }
 
+/** `ready`: a stage is there, as it came or with its norm in place. */
 template <class T, int COUNT, bool TALL>
-__device__ __forceinline__ void multiply(const Params& q, const Work& w, uint8_t* smem, const Barriers& bar) {
+__device__ __forceinline__ void multiply(const Params& q, const Work& w, uint8_t* smem, const Barriers& bar, uint64_t* ready) {
   const Job& g = q.job[w.job];
   const int t128 = threadIdx.x % 128, b_step = g.stages * 2 * B_PANEL;
   const uint32_t base = shared_address(smem), b = base + q.room.b;
@@ -54,7 +56,7 @@ __device__ __forceinline__ void multiply(const Params& q, const Work& w, uint8_t
     if constexpr (TALL) wait(&bar.side_full[it & 1], it >> 1 & 1);
     const uint32_t side = base + q.room.side + (it & 1) * SIDE;
     auto stage = [&](int i, float (&columns)[2][8]) {
-      wait(&bar.full[s.at], s.phase);
+      wait(&ready[s.at], s.phase);
       multiply_stage<T, COUNT, TALL>(thin, columns, i > 0, base + s.at * STAGE, b + i * 2 * B_PANEL, b_step, side);
       if (t128 == 0) arrive(&bar.empty[s.at]);
       s.advance(1, q.room.ring);
@@ -84,81 +86,32 @@ __device__ __forceinline__ void multiply(const Params& q, const Work& w, uint8_t
     }
 }
 
-/** Every other tile: the largest value of each row over all blocks, then the rows in e4m3. Eight threads a row and panel. */
-template <class T> __device__ __forceinline__ void round_rows(const Params& q, const Work& w, uint8_t* smem, const Barriers& bar, int which) {
-  const Job& g = q.job[w.job];
-  const int t128 = threadIdx.x % 128, lane = t128 % 32, chunk = t128 % 8, first = t128 / 8;  // rows first + 16 * m
-  const int place = first * 128 + (chunk ^ (first & 7)) * 16;
-  float* all = reinterpret_cast<float*>(smem + q.room.largest);
-  Slot s;
-  s.advance(which * w.stages, q.room.ring);
-  for (int it = which; it < w.tiles; it += 2) {
-    Slot again = s;
-    float best[4] = {}, v[8];
-    for (int i = 0; i < w.stages; i++, s.advance(1, q.room.ring)) {
-      wait(&bar.full[s.at], s.phase);
-#pragma unroll
-      for (int m = 0; m < 8; m++) {
-        load<8>(reinterpret_cast<const T*>(smem + s.at * STAGE + m / 4 * PANEL + m % 4 * 2048 + place), v);
-#pragma unroll
-        for (int j = 0; j < 8; j++) best[m % 4] = fmaxf(best[m % 4], fabsf(v[j]));
-      }
-    }
-    float* here = all + (it & 3) * CLUSTER * ROWS;
-    const uint32_t to = remote_address(here + w.rank * ROWS + first, chunk), told = remote_address(&bar.largest[it & 3], chunk);
-    if (t128 == 0) expect_bytes(&bar.largest[it & 3], CLUSTER * ROWS * 4);
-#pragma unroll
-    for (int m = 0; m < 4; m++) {
-#pragma unroll
-      for (int o = 4; o; o >>= 1) best[m] = fmaxf(best[m], __shfl_xor_sync(~0u, best[m], o));
-      store_remote(to + m * 64, best[m], told);
-    }
-    wait_remote(&bar.largest[it & 3], it >> 2 & 1);
-    const int row = (w.first + it) * ROWS + first;
-#pragma unroll
-    for (int m = 0; m < 4; m++) {
-      best[m] = 0;
-#pragma unroll
-      for (int b = 0; b < CLUSTER; b++) best[m] = fmaxf(best[m], here[b * ROWS + first + 16 * m]);
-      if (w.rank == 0 && chunk == 0 && row + 16 * m < q.M) g.scale8[row + 16 * m] = scale_of(best[m]);
-      best[m] = inverse_of(best[m]);
-    }
-    uint8_t* out = g.to8 + static_cast<size_t>(row) * g.K + w.c0 + chunk * 8;
-    for (int i = 0; i < w.stages; i++, again.advance(1, q.room.ring)) {
-#pragma unroll
-      for (int m = 0; m < 8; m++) {
-        load<8>(reinterpret_cast<const T*>(smem + again.at * STAGE + m / 4 * PANEL + m % 4 * 2048 + place), v);
-        const uint2 word = eight_e4m3(v, best[m % 4]);
-        if (row + m % 4 * 16 < q.M) *reinterpret_cast<uint2*>(out + static_cast<size_t>(m % 4 * 16) * g.K + i * COLUMNS + m / 4 * 64) = word;
-      }
-      __syncwarp();
-      if (lane == 0) arrive(&bar.empty[again.at]);
-    }
-    s.advance(w.stages, q.room.ring);  // the other warpgroup's tile
-  }
-}
-
 /** What all but the producer's group do first. */
-template <class T, int COUNT, int THREADS> __device__ __forceinline__ void prepare(const Params& q, const Work& w, uint8_t* smem) {
+template <class T, int COUNT, bool NORM, int THREADS> __device__ __forceinline__ void prepare(const Params& q, const Work& w, uint8_t* smem) {
   load_b<T, COUNT>(q, w, smem, threadIdx.x - 128, THREADS);
+  if constexpr (NORM) load_gain(q, w, smem, threadIdx.x - 128, THREADS);
   fence_async();
   __syncwarp();
   cluster_sync();  // all adapters are in, and the other blocks' barriers are there
 }
 
-constexpr int threads_of(bool round) { return round ? 512 : 256; }
+constexpr int threads_of(bool rows) { return rows ? 512 : 256; }
 
-template <class T, int COUNT, bool TALL, bool ROUND>
-__global__ void US_CLUSTER(CLUSTER) __launch_bounds__(threads_of(ROUND), 1) wide_kernel(const __grid_constant__ Params q) {
+template <class T, int COUNT, bool TALL, bool ROUND, bool NORM>
+__global__ void US_CLUSTER(CLUSTER) __launch_bounds__(threads_of(ROUND || NORM), 1) wide_kernel(const __grid_constant__ Params q) {
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
+  constexpr int OTHERS = threads_of(ROUND || NORM) - 128, IDLE = NORM ? 64 : 32;
   extern __shared__ uint8_t raw[];
   uint8_t* smem = raw + (1024 - shared_address(raw) % 1024) % 1024;
   const Barriers bar(smem + q.room.barriers, q.room.ring);
   const Work w = work_of(q);
   if (threadIdx.x == 0) {
-    for (int i = 0; i < q.room.ring; i++) barrier_init(&bar.full[i], 1), barrier_init(&bar.empty[i], ROUND ? 5 : 1);
+    for (int i = 0; i < q.room.ring; i++) {
+      barrier_init(&bar.full[i], 1), barrier_init(&bar.normed[i], 4);
+      barrier_init(&bar.empty[i], 1 + (ROUND ? 4 : 0) + (NORM ? 1 : 0));  // multiplied, rounded, sent
+    }
     for (int i = 0; i < 2; i++) barrier_init(&bar.side_full[i], 1), barrier_init(&bar.side_empty[i], 1), barrier_init(&bar.sums[i], 1);
-    for (int i = 0; i < 4; i++) barrier_init(&bar.largest[i], 1);
+    for (int i = 0; i < 4; i++) barrier_init(&bar.largest[i], 1), barrier_init(&bar.squares[i], 1);
     barrier_init_fence();
   }
   __syncthreads();
@@ -166,24 +119,24 @@ __global__ void US_CLUSTER(CLUSTER) __launch_bounds__(threads_of(ROUND), 1) wide
     cluster_arrive();
     if constexpr (ROUND && TALL) registers_down<40>();
     if (threadIdx.x == 0) produce<TALL>(q, w, smem, bar);
-    if (threadIdx.x >= 32) cast<T>(q, threadIdx.x - 32, 96);
+    if (NORM && threadIdx.x == 32) send_rows(q, w, smem, bar);
+    if (threadIdx.x >= IDLE) cast<T>(q, threadIdx.x - IDLE, 128 - IDLE);
     __syncwarp();
     cluster_wait();
   } else if (threadIdx.x < 256) {
     if constexpr (ROUND && TALL) registers_up<200>();
-    prepare<T, COUNT, threads_of(ROUND) - 128>(q, w, smem);
-    multiply<T, COUNT, TALL>(q, w, smem, bar);
+    prepare<T, COUNT, NORM, OTHERS>(q, w, smem);
+    multiply<T, COUNT, TALL>(q, w, smem, bar, NORM ? bar.normed : bar.full);
     __syncwarp();
-  } else if constexpr (ROUND) {
-    prepare<T, COUNT, threads_of(ROUND) - 128>(q, w, smem);
-    round_rows<T>(q, w, smem, bar, threadIdx.x / 128 - 2);
+  } else if constexpr (ROUND || NORM) {
+    prepare<T, COUNT, NORM, OTHERS>(q, w, smem);
+    if constexpr (NORM) norm_rows<T, ROUND>(q, w, smem, bar, threadIdx.x / 128 - 2);
+    else round_rows<T>(q, w, smem, bar, threadIdx.x / 128 - 2);
     __syncwarp();
   }
   cluster_sync();  // no block leaves while another may still write into it
 #endif
 }
-
-int stages_of(size_t K) { return static_cast<int>((K + CLUSTER * COLUMNS - 1) / (CLUSTER * COLUMNS)); }
 
 /**
  * Clusters that a chip holds at once: its groups of multiprocessors leave some over, 12 of an H100's 132
@@ -208,16 +161,22 @@ void share_clusters(Params& q, int all) {
   for (int i = 1; i < q.jobs; i++) q.job[i].first_cluster = q.job[i - 1].first_cluster + q.job[i - 1].clusters;
 }
 
-template <class T, int COUNT, bool TALL, bool ROUND> int launch(const Params& q) {
-  const auto kernel = wide_kernel<T, COUNT, TALL, ROUND>;
+template <class T, int COUNT, bool TALL, bool ROUND, bool NORM = false> int launch(const Params& q) {
+  const auto kernel = wide_kernel<T, COUNT, TALL, ROUND, NORM>;
   const cudaError_t e = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, q.room.bytes);
   if (e != cudaSuccess) return cuda_error("matmul", e);
   const Job& last = q.job[q.jobs - 1];
-  kernel<<<(last.first_cluster + last.clusters) * CLUSTER, threads_of(ROUND), q.room.bytes, stream()>>>(q);
-  return launched(TALL ? "thin products and dB" : "thin products");
+  kernel<<<(last.first_cluster + last.clusters) * CLUSTER, threads_of(ROUND || NORM), q.room.bytes, stream()>>>(q);
+  return launched(NORM ? "norm and thin products" : TALL ? "thin products and dB" : "thin products");
 }
 
-template <class T> int pick(const Params& q, int count, bool tall, bool round) {
+template <class T> int pick_norm(const Params& q, int count, bool round) {
+  if (count == 3) return round ? launch<T, 3, false, true, true>(q) : launch<T, 3, false, false, true>(q);
+  if (count == 2) return round ? launch<T, 2, false, true, true>(q) : launch<T, 2, false, false, true>(q);
+  return round ? launch<T, 1, false, true, true>(q) : launch<T, 1, false, false, true>(q);
+}
+template <class T> int pick(const Params& q, int count, bool tall, bool round, bool norm) {
+  if (norm) return pick_norm<T>(q, count, round);
   if (count == 3) return round ? launch<T, 3, false, true>(q) : launch<T, 3, false, false>(q);
   if (count == 2) return round ? launch<T, 2, false, true>(q) : launch<T, 2, false, false>(q);
   if (tall) return round ? launch<T, 1, true, true>(q) : launch<T, 1, true, false>(q);
@@ -229,13 +188,27 @@ template <class T> int pick(const Params& q, int count, bool tall, bool round) {
 bool wide_fits_sm90(const Thin& t, int count) {
   if (!has_sm90() || t.r != R || t.beta != 0.0f || t.K < COLUMNS || count > MAX_SHARING) return false;
   const int stages = stages_of(t.K);
-  return stages <= MOST && room_of(count, stages, count == 1, true).ring >= stages + 2;
+  return stages <= MOST && room_of(count, stages, count == 1, true, false).ring >= stages + 2;
 }
+
+bool wide_norm_fits_sm90(size_t K, int count) {
+  if (!has_sm90() || K < COLUMNS || K % 8 || count > MAX_SHARING) return false;
+  const int stages = stages_of(K);
+  return stages <= MOST && room_of(count, stages, false, true, true).ring >= stages + 2;
+}
+
+namespace {
+/** What a job's norm reads and writes; false when the driver refuses a tensor map. */
+bool place_norm(Job& g, Maps& map, const Normed& n, size_t M, size_t K) {
+  g.w = n.w, g.w_type = n.w_type, g.norm_stat = n.stat, g.eps = n.eps, g.plus = n.plus_one ? 1.0f : 0.0f;
+  return map_2d(&map.y, n.y, M, K, ROWS);
+}
+}  // namespace
 
 int run_wide_sm90(int dtype, bool by_k, size_t M, const Wide* list, int count, const Cast* casts, int cast_count) {
   Params q{};
   TallBatch batch{};
-  const bool tall = list[0].tall.wide != nullptr, round = list[0].to8 != nullptr;
+  const bool tall = list[0].tall.wide != nullptr, round = list[0].to8 != nullptr, norm = list[0].norm.x != nullptr;
   q.jobs = count, q.casts = cast_count, q.M = static_cast<int>(M), q.by_k = by_k;
   for (int i = 0; i < cast_count; i++) q.cast[i] = casts[i];
   int most = 0;
@@ -248,11 +221,12 @@ int run_wide_sm90(int dtype, bool by_k, size_t M, const Wide* list, int count, c
     }
     g.stat = t.stat, g.K = static_cast<int>(t.K), g.stages = stages_of(t.K), g.to8 = list[i].to8, g.scale8 = list[i].scale8, g.by_rank = list[i].tall.by_rank;
     most = g.stages > most ? g.stages : most;
-    bool ok = map_2d(&q.map[i].a, t.a, M, t.K, ROWS);
+    bool ok = map_2d(&q.map[i].a, norm ? list[i].norm.x : t.a, M, t.K, ROWS);
+    if (norm) ok = ok && place_norm(g, q.map[i], list[i].norm, M, t.K);
     if (tall) ok = ok && map_box(&q.map[i].side, list[i].tall.thin[0], M, R, ROWS, R);
     if (!ok) return fail(US_DEVICE, "Cannot run matmul: the driver refused a tensor map");
   }
-  q.room = room_of(list[0].count, most, tall, round);
+  q.room = room_of(list[0].count, most, tall, round, norm);
   share_clusters(q, clusters_at_once());
   if (tall) {
     size_t room = 0;
@@ -265,7 +239,7 @@ int run_wide_sm90(int dtype, bool by_k, size_t M, const Wide* list, int count, c
     }
     batch.count = count;
   }
-  const int rc = dtype == BF16 ? pick<bf16>(q, list[0].count, tall, round) : pick<f16>(q, list[0].count, tall, round);
+  const int rc = dtype == BF16 ? pick<bf16>(q, list[0].count, tall, round, norm) : pick<f16>(q, list[0].count, tall, round, norm);
   return rc || !tall ? rc : add_shares(batch);
 }
 

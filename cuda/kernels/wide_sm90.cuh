@@ -16,7 +16,7 @@ constexpr int PANEL = ROWS * 128, STAGE = 2 * PANEL, B_PANEL = R * 128, SIDE = R
 /** Floats of a block's thin sums for one owner, one adapter. */
 constexpr int PART = OWNED * R;
 
-struct Maps { CUtensorMap a, side; };
+struct Maps { CUtensorMap a, side, y; };  // y: what a norm of a gives
 struct Job {
   const float* b[MAX_SHARING];
   void *c[MAX_SHARING], *copy[MAX_SHARING], *scaled[MAX_SHARING];
@@ -25,11 +25,14 @@ struct Job {
   float* part;  // of the gradient: [clusters][K * R]
   uint8_t* to8;
   float* scale8;
+  const void* w;  // of the norm, as all until w_type; plus: 1 when the weight is 1 + w
+  float *norm_stat, eps, plus;
+  int w_type;
   int K, stages, first_cluster, clusters;
   bool by_rank;
 };
 /** Where things lie in shared memory, in bytes; `ring` is a number of stages. */
-struct Room { int ring, b, side, part, largest, barriers, bytes; };
+struct Room { int ring, b, side, part, largest, squares, gain, barriers, bytes; };
 struct Params {
   Maps map[MAX_THIN];
   Job job[MAX_THIN];
@@ -39,12 +42,14 @@ struct Params {
   bool by_k;
 };
 
-inline Room room_of(int count, int stages, bool tall, bool round) {
-  const int b = count * stages * 2 * B_PANEL, side = tall ? 2 * SIDE : 0, part = 2 * CLUSTER * count * PART * 4;
-  const int largest = round ? 4 * CLUSTER * ROWS * 4 : 0, rest = b + side + part + largest + 512 + 1024;
+inline Room room_of(int count, int stages, bool tall, bool round, bool norm) {
+  const int b = count * stages * 2 * B_PANEL, side = tall ? 2 * SIDE : 0, part = 2 * CLUSTER * count * PART * 4, rows = 4 * CLUSTER * ROWS * 4;
+  const int largest = round ? rows : 0, squares = norm ? rows : 0, gain = norm ? stages * COLUMNS * 4 : 0;
+  const int rest = b + side + part + largest + squares + gain + 512 + 1024;
   Room r{};
   r.ring = (LIMIT - rest) / STAGE < MOST_RING ? (LIMIT - rest) / STAGE : MOST_RING;
-  r.b = r.ring * STAGE, r.side = r.b + b, r.part = r.side + side, r.largest = r.part + part, r.barriers = r.largest + largest;
+  r.b = r.ring * STAGE, r.side = r.b + b, r.part = r.side + side, r.largest = r.part + part, r.squares = r.largest + largest;
+  r.gain = r.squares + squares, r.barriers = r.gain + gain;
   r.bytes = r.barriers + 512 + 1024;
   return r;
 }
@@ -55,10 +60,10 @@ struct Work {
   int c0, stages;               // columns from c0
 };
 struct Barriers {
-  uint64_t *full, *empty, *side_full, *side_empty, *sums, *largest;
+  uint64_t *full, *empty, *normed, *side_full, *side_empty, *sums, *largest, *squares;
   __device__ __forceinline__ Barriers(uint8_t* at, int ring) {
-    full = reinterpret_cast<uint64_t*>(at), empty = full + ring, side_full = empty + ring, side_empty = side_full + 2;
-    sums = side_empty + 2, largest = sums + 2;
+    full = reinterpret_cast<uint64_t*>(at), empty = full + ring, normed = empty + ring, side_full = normed + ring, side_empty = side_full + 2;
+    sums = side_empty + 2, largest = sums + 2, squares = largest + 4;
   }
 };
 struct Slot {

@@ -290,8 +290,49 @@ struct Maker {
     if (!recent(chance(30) ? positions : frequencies, s.t[0])) s.t[0] = place(US_I32, {rows});
     return s.t[1] = s.t[0], s.alpha = 5, s;
   }
+  static T near(T t, const T& to) { return t.off_lo = static_cast<uint32_t>(std::min(offset_of(to) + 16 * below(3), (ARENA - size_of(t)) / 16 * 16)), t; }
+  /** A norm, its tensors of odd shapes or in each other's places now and then. */
+  Step norm(uint32_t K) {
+    Step s{Step::NORM};
+    s.t[2] = place(dtype, {rows, K}), s.t[0] = apart(s.t[2], dtype, {rows, K});
+    s.t[1] = place(US_F32, {rows, 2}), s.t[3] = place(chance(50) ? uint32_t{US_F32} : dtype, {K});
+    s.trans_a = chance(8), s.trans_b = chance(50), s.alpha = static_cast<float>(1 + below(3));
+    if (chance(6)) s.t[4] = place(dtype, {K});
+    if (chance(6)) s.t[1] = chance(50) ? place(US_F32, {rows, 4}) : place(dtype, {rows, 2});
+    if (chance(6)) s.t[3] = place(dtype, {rows, K});
+    if (chance(4)) s.t[0] = near(view(1, 0, dtype, {rows, K + 8}), s.t[0]);
+    if (chance(6)) s.t[2 + below(2)].off_lo += 4;
+    T& moved = s.t[below(4)];
+    if (chance(20)) moved = near(moved, s.t[below(4)]);
+    return s;
+  }
+  /** A norm and what reads its rows for one adapter and more, parts of it missing. */
+  void feed_norm() {
+    const uint32_t r = chance(85) ? 16 : 8, K = chance(25) ? 128 : wide;
+    const Step s = norm(K);
+    const bool beside = chance(10), partly = chance(15);
+    const T y = view(1, offset_of(s.t[0]), dtype, {rows, K}), h = apart(y, dtype, {rows, 72});
+    const T part = chance(50) ? view(1, offset_of(y), dtype, {rows, 72}) : view(1, offset_of(y), dtype, {8, K});
+    Step glu{Step::GLU}, spoil{Step::FILL};
+    glu.t[0] = h, glu.t[1] = apart(h, dtype, {rows, 72}), glu.t[2] = apart(h, dtype, {rows, 72});
+    queue.push_back(s);
+    if (beside) queue.insert(queue.end() - below(2), glu);
+    for (uint64_t n = 1 + below(4); n > 0; n--) {
+      const T out = apart(y, dtype, {rows, K == 128 ? 128 : uint32_t{72}}), w = place(K == 128 ? uint32_t{US_FP8_128} : dtype, {cols(out), K});
+      T xa = apart(y, dtype, {rows, r}), a = place(US_F32, {r, K}), from = partly ? part : y;
+      if (chance(10)) xa = near(xa, s.t[1]);
+      if (chance(8)) a = near(a, s.t[below(2)]);
+      if (chance(8)) spoil.t[0] = s.t[below(4)], queue.push_back(spoil);
+      if (beside && chance(50)) queue.push_back(matmul(near(place(dtype, {rows, 16}), s.t[below(2)]), h, apart(h, US_F32, {16, 72}), 0, 1, 0));
+      if (chance(80)) queue.push_back(matmul(out, y, w, 0, 1, 0));
+      if (chance(90)) queue.push_back(matmul(rows_of(from) == rows ? xa : view(1, offset_of(xa), dtype, {8, r}), from, view(1, offset_of(a), US_F32, {r, cols(from)}), 0, 1, 0));
+      if (chance(70)) queue.push_back(matmul(out, xa, place(US_F32, {cols(out), r}), 0, 1, 1));
+      if (chance(partly ? 40 : 8)) queue.push_back(chance(50) ? norm(K) : s);
+    }
+    if (chance(30)) queue.push_back(matmul(place(US_F32, {r, K}), apart(y, dtype, {rows, r}), y, 1, 0, 1));
+  }
   Step next() {
-    if (queue.empty() && burst == 0 && spin == 0 && turns == 0 && chance(5)) chance(70) ? feed_backward() : feed_forward();
+    if (queue.empty() && burst == 0 && spin == 0 && turns == 0 && chance(7)) chance(45) ? feed_backward() : chance(30) ? feed_forward() : feed_norm();
     if (!queue.empty()) {
       const Step s = queue.front();
       return queue.erase(queue.begin()), s;

@@ -33,7 +33,7 @@ int32_t run_step(const Step& s, uint32_t arena, Bytes& downloaded) {
     case Step::RENORM: CALL(renorm, t[0], t[1], t[2], t[3], t[4], s.trans_a)
     case Step::EMBED: CALL(embed, t[0], t[1], t[2], 2)
     case Step::EMBED_BWD: CALL(embed_bwd, t[0], t[1], t[2], 2)
-    case Step::NORM: CALL(norm, t[0], t[1], t[2], t[3], t[4], 0, 0, 0)
+    case Step::NORM: CALL(norm, t[0], t[1], t[2], t[3], t[4], s.trans_a, s.alpha, s.trans_b)
     case Step::NORM_BWD: CALL(norm_bwd, t[0], t[1], t[2], t[3], t[4], t[5], t[6], 0, 0, 0)
     case Step::ROPE: CALL(rope, t[0], t[1], t[2], s.trans_a ? -1 : 1, s.alpha)
     case Step::ATTENTION: CALL(attention, t[0], t[1], t[2], t[3], t[4], t[5], 8, 1, 0, 0)

@@ -7,6 +7,7 @@
 #include "../../../cuda/kernels/fp8.h"
 #include "../../../cuda/kernels/gemm.h"
 #include "../../../cuda/kernels/gemm_sm90.h"
+#include "mix.h"
 #include "rotate.h"
 #include "whole.h"
 
@@ -178,6 +179,27 @@ bool wide_fits_sm90(const Thin& t, int count) {
   return has_sm90() && t.r == 16 && t.beta == 0.0f && t.K >= 72 && count <= (t.K == 80 ? 1 : MAX_SHARING);
 }
 
+bool wide_norm_fits_sm90(size_t K, int count) { return has_sm90() && K >= 72 && K % 8 == 0 && count <= (K == 128 ? 1 : MAX_SHARING); }
+
+namespace {
+/** The norm's bytes, as sim/ops.cpp's norm() makes them. */
+void make_norm(const Normed& n, size_t M, size_t K) {
+  fake::mix({{n.y, M * K * 2}, {n.stat, M * 8}}, {{const_cast<void*>(n.x), M * K * 2}, {const_cast<void*>(n.w), K * width(n.w_type) / 8}},
+            fake::norm_salt(US_RMS, n.eps, n.plus_one));
+}
+/** What a pass reads, if not the matrix that its norm makes. */
+const void* read_by(const Wide& w) { return w.norm.x ? w.norm.x : w.thin.a; }
+void touch(Launch& l, const Wide& w, size_t M, int i) {
+  Thin t = w.thin;
+  t.a = read_by(w);
+  touch(l, t, F32, M, i);
+  if (w.to8) touch(l, t.a, w.to8, w.scale8, M, t.K);
+  if (!w.norm.x) return;
+  limit(w.norm.y == w.thin.a && !w.tall.wide && wide_norm_fits_sm90(t.K, w.count) && aligned16(w.norm.x, w.norm.w), "a norm that a pass does not make");
+  l.read(w.norm.w, t.K * width(w.norm.w_type) / 8), l.write(w.norm.y, M * t.K * 2), l.write(w.norm.stat, M * 8);
+}
+}  // namespace
+
 int run_wide_sm90(int dtype, bool by_k, size_t M, const Wide* list, int count, const Cast* casts, int cast_count) {
   limit(count >= 1 && count <= MAX_THIN, "too many passes in a launch");
   Launch l;
@@ -185,14 +207,13 @@ int run_wide_sm90(int dtype, bool by_k, size_t M, const Wide* list, int count, c
     const Wide& w = list[i];
     limit(w.r == w.thin.r && w.count == w.thin.count && w.count == list[0].count, "passes of other shapes");
     limit(wide_fits_sm90(w.thin, w.count), "a pass that does not fit");
-    limit(!w.tall.wide == !list[0].tall.wide && !w.to8 == !list[0].to8, "passes that give different things");
-    touch(l, w.thin, F32, M, i);
+    limit(!w.tall.wide == !list[0].tall.wide && !w.to8 == !list[0].to8 && !w.norm.x == !list[0].norm.x, "passes that give different things");
+    touch(l, w, M, i);
     if (w.tall.wide) {
       limit(w.tall.wide == w.thin.a && w.tall.W == w.thin.K && w.tall.r == w.thin.r, "another matrix's gradient");
       limit(w.tall.count == 1 && w.count == 1, "a gradient beside products that share");
       touch(l, w.tall, M);
     }
-    if (w.to8) touch(l, w.thin.a, w.to8, w.scale8, M, w.thin.K);
   }
   touch(l, casts, cast_count);
   l.check();
@@ -201,6 +222,7 @@ int run_wide_sm90(int dtype, bool by_k, size_t M, const Wide* list, int count, c
   return run("wide", [=] {
     for (const Cast& c : also) round(c, dtype);
     for (const Wide& w : all) {
+      if (w.norm.x) make_norm(w.norm, M, w.thin.K);
       multiply(w.thin, dtype, F32, by_k, M);
       if (w.tall.wide) multiply(w.tall, dtype, M);
       if (w.to8) copy_rows(w.thin.a, w.to8, w.scale8, M, w.thin.K);

@@ -9,6 +9,7 @@
 #include "../../../cuda/host/pending.h"
 #include "activation.h"
 #include "fake.h"
+#include "mix.h"
 #include "rotate.h"
 
 namespace us {
@@ -17,36 +18,17 @@ int product(const Gemm& g);
 
 namespace {
 
-using Bytes = std::vector<uint8_t>;
-Bytes bytes_of(const Ten& t) {
-  const uint8_t* p = t.as<uint8_t>();
-  return t.p ? Bytes(p, p + t.bytes) : Bytes();
+std::vector<fake::Bytes> bytes_of(std::initializer_list<Ten> list) {
+  std::vector<fake::Bytes> all;
+  for (const Ten& t : list) all.push_back({t.p, t.p ? t.bytes : 0});
+  return all;
 }
-
-/** Every byte of the outputs = 3 * itself + a sum over the inputs + salt. */
 int mix(const char* name, std::initializer_list<Ten> outs, std::initializer_list<Ten> ins, uint32_t salt) {
-  std::vector<Ten> to(outs), from(ins);
-  fake::launch(stream(), [=] {
-    std::vector<Bytes> in, out;
-    for (const Ten& t : from) in.push_back(bytes_of(t));
-    for (const Ten& t : to) out.push_back(bytes_of(t));
-    for (size_t o = 0; o < out.size(); o++) {
-      for (size_t i = 0; i < out[o].size(); i++) {
-        uint32_t x = 3u * out[o][i] + salt + static_cast<uint32_t>(o);
-        for (size_t k = 0; k < in.size(); k++)
-          if (!in[k].empty()) x += (2 * static_cast<uint32_t>(k) + 1) * in[k][i % in[k].size()];
-        out[o][i] = static_cast<uint8_t>(x);
-      }
-      if (to[o].p) memcpy(to[o].p, out[o].data(), out[o].size());
-    }
-  });
+  const std::vector<fake::Bytes> to = bytes_of(outs), from = bytes_of(ins);
+  fake::launch(stream(), [=] { fake::mix(to, from, salt); });
   return launched(name);
 }
-uint32_t bits(float x) {
-  uint32_t u;
-  memcpy(&u, &x, 4);
-  return u ^ u >> 16;
-}
+using fake::bits;
 uint32_t get(const Ten& t, size_t i) {
   uint32_t x = 0;
   const size_t w = t.dtype == F32 || t.dtype == I32 ? 4 : t.dtype == BF16 || t.dtype == F16 ? 2 : 1;
@@ -82,8 +64,8 @@ int fill(const Ten& out, float value, int32_t integer) {
 
 int embed(const Ten& out, const Ten& table, const Ten& ids, float s) { return mix("embed", {out}, {table, ids}, bits(s)); }
 int embed_bwd(const Ten& dt, const Ten& dout, const Ten& ids, float s) { return mix("embed_bwd", {dt}, {dout, ids}, bits(s)); }
-int norm(const Ten& out, const Ten& stat, const Ten& x, const Ten& w, const Ten& b, int kind, float, bool plus) {
-  return mix("norm", {out, stat}, {x, w, b}, static_cast<uint32_t>(kind * 2 + plus));
+int norm(const Ten& out, const Ten& stat, const Ten& x, const Ten& w, const Ten& b, int kind, float eps, bool plus) {
+  return mix("norm", {out, stat}, {x, w, b}, fake::norm_salt(static_cast<uint32_t>(kind), eps, plus));
 }
 int norm_bwd(const Ten& dx, const Ten& dw, const Ten& db, const Ten& dout, const Ten& x, const Ten& w, const Ten& stat, int, bool) {
   return mix("norm_bwd", {dx, dw, db}, {dout, x, w, stat}, 5);
