@@ -11,7 +11,6 @@ from concurrent.futures import ThreadPoolExecutor
 PENDING = [
     ('pending_state.cpp', 'if (meet(s[i].of, written)) s.erase(s.begin() + static_cast<long>(i));', ';'),
     ('pending_state.cpp', 'if (same(s.of, result)) return s.copy;', 'if (s.of.p == result.p) return s.copy;'),
-    ('pending_state.h', 'a.p < b.p + b.bytes && b.p < a.p + a.bytes', 'a.p == b.p'),
     ('pending_state.cpp', 'p.shadows.clear(), p.ring_at = 0;\n  }', 'p.ring_at = 0;\n  }'),
     ('pending_state.cpp', 'if (p.ring_at + bytes > RING) {\n    if ((rc = flush_pending())) return nullptr;', 'if (p.ring_at + bytes > RING) {'),
     ('pending_state.cpp', 'p.ring_at += bytes;', 'p.ring_at += bytes / 2;'),
