@@ -4,30 +4,10 @@
  * every tile.
  */
 import type { Act, Backend } from "../../src/core/backend.ts";
+import { plus, product } from "./formulas.ts";
 import { type Case, inout, input, output, scratch, type Spec, type Tensors, testOp, type Values } from "./harness.ts";
 
 const R = 16;
-
-/** c [M,N] += factor · aᵀ·b or a·b or a·bᵀ in f64; `a` has K as `ta` says. */
-function product(
-  M: number,
-  N: number,
-  K: number,
-  a: ArrayLike<number>,
-  b: ArrayLike<number>,
-  o: { ta?: boolean; tb?: boolean } = {},
-) {
-  const c = new Float64Array(M * N);
-  for (let m = 0; m < M; m++) {
-    for (let n = 0; n < N; n++) {
-      let sum = 0;
-      for (let k = 0; k < K; k++) sum += a[o.ta ? k * M + m : m * K + k] * b[o.tb ? n * K + k : k * N + n];
-      c[m * N + n] = sum;
-    }
-  }
-  return c;
-}
-const plus = (a: Float64Array, b: Float64Array, factor = 1) => a.map((x, i) => x + factor * b[i]);
 
 /** act(x) and its slope. */
 function activation(x: number, act: Act): [number, number] {

@@ -3,22 +3,10 @@
  * matrix once for all of them. The rank is 16 and the sizes lie off every tile.
  */
 import type { Backend } from "../../src/core/backend.ts";
+import { plus, product } from "./formulas.ts";
 import { type Case, inout, input, output, type Spec, type Tensors, testOp, type Values } from "./harness.ts";
 
 const R = 16;
-
-/** c [M,N] (+)= factor · a [M,K] · b, whose element (k, n) lies at k * steps[0] + n * steps[1]. */
-function add(c: Float64Array, N: number, a: Float64Array, K: number, b: Float64Array, steps: number[], factor = 1) {
-  const [bk, bn] = steps;
-  for (let m = 0; m < c.length / N; m++) {
-    for (let n = 0; n < N; n++) {
-      let sum = 0;
-      for (let k = 0; k < K; k++) sum += a[m * K + k] * b[k * bk + n * bn];
-      c[m * N + n] += factor * sum;
-    }
-  }
-  return c;
-}
 
 /** x·A_iᵀ of several adapters over one x [N,K]. */
 function forward(N: number, K: number, adapters: number): Case {
@@ -31,7 +19,7 @@ function forward(N: number, K: number, adapters: number): Case {
     run: (be, t) => each.forEach((i) => be.matmul(t[`xa${i}`], t.x, t[`a${i}`], null, { transB: true })),
     formula: (v) =>
       Object.fromEntries(
-        each.map((i) => [`xa${i}`, add(new Float64Array(N * R), R, v.x, K, v[`a${i}`], [1, K])]),
+        each.map((i) => [`xa${i}`, product(N, R, K, v.x, v[`a${i}`], { tb: true })]),
       ),
   };
 }
@@ -52,10 +40,9 @@ function backward(N: number, widths: number[]): Case {
   const formula = (v: Values) => {
     const out: Record<string, Float64Array> = {};
     widths.forEach((W, i) => {
-      const dy = v[`dy${i}`], xa = v[`xa${i}`];
-      const across = Float64Array.from(dy, (_, j) => dy[(j % N) * W + Math.floor(j / N)]);
-      out[`dyb${i}`] = add(new Float64Array(N * R), R, dy, W, v[`b${i}`], [R, 1], 0.5);
-      out[`db${i}`] = add(v[`db${i}`].slice(), R, across, N, xa, [R, 1], 0.5);
+      const dy = v[`dy${i}`];
+      out[`dyb${i}`] = product(N, R, W, dy, v[`b${i}`]).map((x) => x / 2);
+      out[`db${i}`] = plus(v[`db${i}`], product(W, R, N, dy, v[`xa${i}`], { ta: true }), 0.5);
     });
     return out;
   };

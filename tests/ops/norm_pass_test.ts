@@ -9,6 +9,7 @@ import type { DType } from "../../src/core/dtype.ts";
 import { Random } from "../../src/core/philox.ts";
 import { byteLength, type Tensor } from "../../src/core/tensor.ts";
 import { findBackends } from "./backends.ts";
+import { product } from "./formulas.ts";
 import { type Case, input, output, type Spec, testOp } from "./harness.ts";
 import { storeAs } from "./values.ts";
 
@@ -38,20 +39,13 @@ function together([N, K, adapters]: Size, plusOne: boolean, weight: Spec["dtype"
       const y = new Float64Array(N * K),
         stat = new Float64Array(2 * N),
         out: Record<string, Float64Array> = { y, stat };
-      for (const i of each) out[`ya${i}`] = new Float64Array(N * R);
       for (let n = 0; n < N; n++) {
         let squares = 0;
         for (let k = 0; k < K; k++) squares += v.x[n * K + k] ** 2;
         const rstd = stat[2 * n + 1] = 1 / Math.sqrt(squares / K + o.eps);
         for (let k = 0; k < K; k++) y[n * K + k] = v.x[n * K + k] * rstd * (v.w[k] + (plusOne ? 1 : 0));
-        for (const i of each) {
-          for (let r = 0; r < R; r++) {
-            let sum = 0;
-            for (let k = 0; k < K; k++) sum += y[n * K + k] * v[`a${i}`][r * K + k];
-            out[`ya${i}`][n * R + r] = sum;
-          }
-        }
       }
+      for (const i of each) out[`ya${i}`] = product(N, R, K, y, v[`a${i}`], { tb: true });
       return out;
     },
   };

@@ -4,6 +4,7 @@
  */
 import type { Backend } from "../../src/core/backend.ts";
 import type { Tensor } from "../../src/core/tensor.ts";
+import { plus, product } from "./formulas.ts";
 import { type Case, input, ints, output, type Spec, type Tensors, testOp, type Values } from "./harness.ts";
 
 const R = 16;
@@ -25,14 +26,6 @@ interface Shape {
   readonly K: number;
   readonly factor?: number;
   readonly sides: readonly Side[];
-}
-
-/** c [N,W] += a [N,K] · b [W,K]ᵀ. */
-function addProduct(c: Float64Array, a: Float64Array, b: Float64Array, K: number, N: number): void {
-  const W = c.length / N;
-  for (let n = 0; n < N; n++) {
-    for (let w = 0; w < W; w++) for (let k = 0; k < K; k++) c[n * W + w] += a[n * K + k] * b[w * K + k];
-  }
 }
 
 /** Pairs as complex numbers times factor · e^(i·sign·pos·freq). */
@@ -83,16 +76,15 @@ function run(be: Backend, t: Tensors, { N, factor = 1, sides }: Shape): void {
 function formula(v: Values, { N, K, factor = 1, sides }: Shape): Record<string, Float64Array> {
   const out: Record<string, Float64Array> = {};
   sides.forEach((side, i) => {
-    const W = side.heads * side.d, y = new Float64Array(N * W), bias = v[`bias${i}`];
-    if (bias) y.forEach((_, j) => y[j] = bias[j % W]);
-    addProduct(y, v.x, v[`w${i}`], K, N);
+    const W = side.heads * side.d, bias = v[`bias${i}`], xw = product(N, W, K, v.x, v[`w${i}`], { tb: true });
+    let y: Float64Array = bias ? xw.map((s, j) => s + bias[j % W]) : xw.slice();
     if (side.adapter) {
-      const xa = out[`xa${i}`] = new Float64Array(N * R);
-      addProduct(xa, v.x, v[`a${i}`], K, N), addProduct(y, xa, v[`b${i}`], R, N);
+      const xa = out[`xa${i}`] = product(N, R, K, v.x, v[`a${i}`], { tb: true });
+      y = plus(y, product(N, W, R, xa, v[`b${i}`], { tb: true }));
     }
     for (const what of side.then) {
-      if (what === "add") y.forEach((_, j) => y[j] += v[`add${i}`][j]);
-      else if (what === "more") addProduct(y, v.x, v[`w${i}`], K, N);
+      if (what === "add") y = plus(y, v[`add${i}`]);
+      else if (what === "more") y = plus(y, xw);
       else rotate(y, side, v, what === "turn" ? 1 : -1, factor);
     }
     out[`y${i}`] = y;
