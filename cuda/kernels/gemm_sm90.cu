@@ -4,6 +4,7 @@
 // overlap the next tile's first loads. Arithmetic-bound: 2 M N K operations.
 #include "gemm_sm90.h"
 
+#include "cast.cuh"
 #include "gemm_tiles.cuh"
 
 namespace us {
@@ -110,14 +111,7 @@ template <class T, bool BT> int pick(size_t M, const Product* products, int coun
 struct Casts { Cast cast[MAX_CASTS]; };
 
 template <class T> __global__ void __launch_bounds__(256) cast_kernel(Casts c) {
-  const Cast& x = c.cast[blockIdx.y];
-  for (size_t i = (static_cast<size_t>(blockIdx.x) * 256 + threadIdx.x) * 8; i < x.count; i += static_cast<size_t>(gridDim.x) * 2048) {
-    float v[8];
-    load<8>(x.from + i, v);
-#pragma unroll
-    for (int j = 0; j < 8; j++) v[j] *= x.factor;
-    store<8>(static_cast<T*>(x.to) + i, v);
-  }
+  round_adapter<T>(c.cast[blockIdx.y], blockIdx.x * 256 + threadIdx.x, gridDim.x * 256);
 }
 
 }  // namespace

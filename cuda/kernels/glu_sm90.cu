@@ -143,21 +143,6 @@ template <bool BACKWARD> __device__ __forceinline__ void add_sums(const Params& 
   }
 }
 
-/** Adapters of the products that follow, rounded by threads that have nothing else to do. */
-template <class T> __device__ __forceinline__ void cast(const Params& p) {
-  const size_t block = blockIdx.y * gridDim.x + blockIdx.x, all = static_cast<size_t>(gridDim.x) * gridDim.y * 64;
-  for (int c = 0; c < p.casts; c++) {
-    const Cast& x = p.cast[c];
-    for (size_t i = (block * 64 + threadIdx.x - 64) * 8; i < x.count; i += all * 8) {
-      float v[8];
-      load<8>(x.from + i, v);
-#pragma unroll
-      for (int j = 0; j < 8; j++) v[j] *= x.factor;
-      store<8>(static_cast<T*>(x.to) + i, v);
-    }
-  }
-}
-
 template <class T, bool BACKWARD, int ACT> __global__ void __launch_bounds__(THREADS, 1) glu_kernel(const __grid_constant__ Params p) {
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
   using S = Room<BACKWARD>;
@@ -178,7 +163,11 @@ template <class T, bool BACKWARD, int ACT> __global__ void __launch_bounds__(THR
     registers_down<32>();
     if (threadIdx.x == 0) produce<BACKWARD>(p, w, smem, bar);
     if (threadIdx.x == 32) send<BACKWARD>(p, w, smem, bar);
-    if (threadIdx.x >= 64) cast<T>(p), add_sums<BACKWARD>(p, w, smem, bar);
+    if (threadIdx.x >= 64) {
+      const int block = blockIdx.y * gridDim.x + blockIdx.x, all = gridDim.x * gridDim.y;
+      for (int i = 0; i < p.casts; i++) round_adapter<T>(p.cast[i], block * 64 + threadIdx.x - 64, all * 64);
+      add_sums<BACKWARD>(p, w, smem, bar);
+    }
   } else {
     registers_up<112>();
     consume<T, BACKWARD, ACT>(p, w, smem, bar);

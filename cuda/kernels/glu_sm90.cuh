@@ -3,6 +3,7 @@
 #pragma once
 #include "glu_sm90.h"
 
+#include "cast.cuh"
 #include "sm90.cuh"
 #include "tensor_map.h"
 

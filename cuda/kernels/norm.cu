@@ -161,7 +161,7 @@ int norm(const Ten& out, const Ten& stat, const Ten& x, const Ten& w, const Ten&
   const Opts o{kind, eps, plus_one ? 1.0f : 0.0f};
   const bool wide = s.D % 8 == 0 && aligned16(out.p, x.p, w.p, b.p);
   // the rows that a pass over them may make: then as it makes them
-  if (kind == 0 && !b && wide && x.dtype != F32 && wide_norm_fits_sm90(x.cols, 1))
+  if (kind == US_RMS && !b && wide && x.dtype != F32 && wide_norm_fits_sm90(x.cols, 1))
     return x.dtype == BF16 ? rms_rows<bf16>(out, stat, x, w, s, o) : rms_rows<f16>(out, stat, x, w, s, o);
   US_FLOAT(x.dtype, T, {
     const bool fits = pick_row(s.D, wide, [&](auto r) {

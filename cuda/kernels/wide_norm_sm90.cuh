@@ -29,7 +29,7 @@ __device__ __forceinline__ void find_rstd(const Params& q, const Work& w, uint8_
   const int row = (w.first + it) * ROWS + t.first;
   float sum[4] = {};
   for (int i = 0; i < w.stages; i++, s.advance(1, q.room.ring)) {
-    wait(&bar.full[s.at], s.phase);
+    wait_for_stage(bar, s);
 #pragma unroll
     for (int m = 0; m < 8; m++) {
       float v[8];

@@ -21,6 +21,15 @@ struct Seat {
 };
 
 /**
+ * A stage of this warpgroup's tile. Its last use may have been the other warpgroup's, and that not even loaded yet; a barrier tells two
+ * phases apart and not three, so that use must be over before `full` is asked.
+ */
+__device__ __forceinline__ void wait_for_stage(const Barriers& bar, const Slot& s) {
+  wait(&bar.empty[s.at], s.phase ^ 1);
+  wait(&bar.full[s.at], s.phase);
+}
+
+/**
  * Each block's number of each row goes to all blocks, thread by thread to the block of its chunk. Returns those of this thread's
  * first row; block b's lie b * ROWS on. Four rooms: whoever sends a tile's has, in the same warpgroup, got the tile's before the
  * last, so all blocks have read the one before that.
@@ -77,7 +86,7 @@ template <class T> __device__ __forceinline__ void round_rows(const Params& q, c
     Slot again = s;
     float best[4] = {}, v[8];
     for (int i = 0; i < w.stages; i++, s.advance(1, q.room.ring)) {
-      wait(&bar.full[s.at], s.phase);
+      wait_for_stage(bar, s);
 #pragma unroll
       for (int m = 0; m < 8; m++) {
         load<8>(t.at<const T>(smem, s, m), v);

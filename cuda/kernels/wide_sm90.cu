@@ -120,7 +120,8 @@ __global__ void US_CLUSTER(CLUSTER) __launch_bounds__(threads_of(ROUND || NORM),
     if constexpr (ROUND && TALL) registers_down<40>();
     if (threadIdx.x == 0) produce<TALL>(q, w, smem, bar);
     if (NORM && threadIdx.x == 32) send_rows(q, w, smem, bar);
-    if (threadIdx.x >= IDLE) cast<T>(q, threadIdx.x - IDLE, 128 - IDLE);
+    for (int i = 0; threadIdx.x >= IDLE && i < q.casts; i++)
+      round_adapter<T>(q.cast[i], blockIdx.x * (128 - IDLE) + threadIdx.x - IDLE, gridDim.x * (128 - IDLE));
     __syncwarp();
     cluster_wait();
   } else if (threadIdx.x < 256) {
@@ -183,6 +184,12 @@ template <class T> int pick(const Params& q, int count, bool tall, bool round, b
   return round ? launch<T, 1, false, true>(q) : launch<T, 1, false, false>(q);
 }
 
+/** What a job's norm reads and writes; false when the driver refuses a tensor map. */
+bool place_norm(Job& g, Maps& map, const Normed& n, size_t M, size_t K) {
+  g.w = n.w, g.w_type = n.w_type, g.norm_stat = n.stat, g.eps = n.eps, g.plus = n.plus_one ? 1.0f : 0.0f;
+  return map_2d(&map.y, n.y, M, K, ROWS);
+}
+
 }  // namespace
 
 bool wide_fits_sm90(const Thin& t, int count) {
@@ -196,14 +203,6 @@ bool wide_norm_fits_sm90(size_t K, int count) {
   const int stages = stages_of(K);
   return stages <= MOST && room_of(count, stages, false, true, true).ring >= stages + 2;
 }
-
-namespace {
-/** What a job's norm reads and writes; false when the driver refuses a tensor map. */
-bool place_norm(Job& g, Maps& map, const Normed& n, size_t M, size_t K) {
-  g.w = n.w, g.w_type = n.w_type, g.norm_stat = n.stat, g.eps = n.eps, g.plus = n.plus_one ? 1.0f : 0.0f;
-  return map_2d(&map.y, n.y, M, K, ROWS);
-}
-}  // namespace
 
 int run_wide_sm90(int dtype, bool by_k, size_t M, const Wide* list, int count, const Cast* casts, int cast_count) {
   Params q{};

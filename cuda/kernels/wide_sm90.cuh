@@ -1,6 +1,7 @@
 // What a block of a pass over a wide matrix (wide_sm90.cu) works on: jobs, shared memory, its share of rows and columns, its
 // copies in, and the thin products' way from the blocks' parts to the rows' owners.
 #pragma once
+#include "cast.cuh"
 #include "low_rank.h"
 #include "sm90.cuh"
 #include "tensor_map.h"
@@ -102,20 +103,6 @@ template <bool TALL> __device__ __forceinline__ void produce(const Params& q, co
       uint8_t* to = smem + s.at * STAGE;
       load_2d(to, &map.a, &bar.full[s.at], w.c0 + i * COLUMNS, row);
       load_2d(to + PANEL, &map.a, &bar.full[s.at], w.c0 + i * COLUMNS + 64, row);
-    }
-  }
-}
-
-/** Adapters of the products that follow, rounded by threads that have nothing else to do. */
-template <class T> __device__ __forceinline__ void cast(const Params& q, int thread, int threads) {
-  for (int c = 0; c < q.casts; c++) {
-    const Cast& x = q.cast[c];
-    for (size_t i = (static_cast<size_t>(blockIdx.x) * threads + thread) * 8; i < x.count; i += static_cast<size_t>(gridDim.x) * threads * 8) {
-      float v[8];
-      load<8>(x.from + i, v);
-#pragma unroll
-      for (int j = 0; j < 8; j++) v[j] *= x.factor;
-      store<8>(static_cast<T*>(x.to) + i, v);
     }
   }
 }
