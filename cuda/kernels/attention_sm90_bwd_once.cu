@@ -182,7 +182,8 @@ template <class T, int DP, bool CAP> __device__ __forceinline__ void consume(con
       if (lane == 0) arrive(&c.scores[at<SLOTS>(n)]);
       wgmma_wait<1>(), pin(dv), pin(dk);
       __syncwarp();
-      if (lane == 0) arrive(&c.empty[at<STAGES>(n)]);  // of every warp: beside the products, each reads lse and delta there
+      // every thread, since each reads lse and delta there: racecheck knows no other way, and it costs nothing
+      arrive(&c.empty[at<STAGES>(n)]);
       // the next visit's scores, under way while dq is added; a tile's last makes some for nothing
       if (n + 1 < to) wait(&c.full[at<STAGES>(n + 1)], parity<STAGES>(n + 1));
       multiply_features<T, DP, true>(s, k, stage_of(n + 1));
@@ -210,7 +211,7 @@ template <class T, int DP, bool CAP> __global__ void __launch_bounds__(THREADS, 
   Common& c = *reinterpret_cast<Common*>(smem + Shape<DP>::COMMON);
   if (threadIdx.x == 0) {
     barrier_init(&c.keys, 1), barrier_init(&c.keys_free, 2);
-    for (int i = 0; i < STAGES; i++) barrier_init(&c.full[i], 1), barrier_init(&c.empty[i], 8);
+    for (int i = 0; i < STAGES; i++) barrier_init(&c.full[i], 1), barrier_init(&c.empty[i], THREADS - 128);
     for (int i = 0; i < SLOTS; i++) {
       barrier_init(&c.scores[i], 8), barrier_init(&c.taken[i], 2);
       barrier_init(&c.granted[i], 1), barrier_init(&c.added[i], 8), barrier_init(&c.noted[i], 1);
