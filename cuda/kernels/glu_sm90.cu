@@ -90,13 +90,13 @@ __device__ __forceinline__ void consume(const Params& p, const Work& w, uint8_t*
       compute<T, BACKWARD, ACT>(stage);
       fence_async();
       __syncwarp();
-      if (lane == 0) arrive(&bar.ready[at]);
+      arrive(&bar.ready[at]);  // here and below every thread, where one a warp would do: racecheck knows no other way, and it costs nothing
       wait(&bar.ready[at], n / S::STAGES & 1);
       multiply<T, BACKWARD>(thin, tall[i], base + at * S::STAGE, base + S::B + panel * B_PANEL, base + S::SIDES + (it & 1) * S::TALL * SIDE, i > 0);
       __syncwarp();
-      if (lane == 0) arrive(&bar.empty[at]);
+      arrive(&bar.empty[at]);
     }
-    if (BACKWARD && lane == 0) arrive(&bar.side_empty[it & 1]);
+    if (BACKWARD) arrive(&bar.side_empty[it & 1]);
     wait(bar.sums_empty, it & 1 ^ 1);
 #pragma unroll
     for (int i = 0; i < S::THIN; i++)
@@ -104,7 +104,7 @@ __device__ __forceinline__ void consume(const Params& p, const Work& w, uint8_t*
       for (int j = 0; j < 4; j++)
         *reinterpret_cast<float2*>(sums + (j % 2 * 8) * S::THIN * R + i * R + j / 2 * 8) = make_float2(thin[i][2 * j], thin[i][2 * j + 1]);
     __syncwarp();
-    if (lane == 0) arrive(bar.sums_full);
+    arrive(bar.sums_full);
   }
   if constexpr (BACKWARD) {
 #pragma unroll
@@ -139,7 +139,7 @@ template <bool BACKWARD> __device__ __forceinline__ void add_sums(const Params& 
       if (row + e / (WIDTH / 4) < p.M) to[e] = x;
     }
     __syncwarp();
-    if (threadIdx.x % 32 == 0) arrive(bar.sums_empty);
+    arrive(bar.sums_empty);
   }
 }
 
@@ -152,9 +152,9 @@ template <class T, bool BACKWARD, int ACT> __global__ void __launch_bounds__(THR
   const Work w = work_of(p);
   if (threadIdx.x == 0) {
     for (int i = 0; i < GROUPS * S::STAGES; i++) barrier_init(&bar.full[i], 1);
-    for (int i = 0; i < S::STAGES; i++) barrier_init(&bar.ready[i], 4), barrier_init(&bar.empty[i], 5);
-    for (int i = 0; i < 2; i++) barrier_init(&bar.side_full[i], 1), barrier_init(&bar.side_empty[i], 4 * GROUPS);
-    barrier_init(bar.sums_full, 4 * GROUPS), barrier_init(bar.sums_empty, 2);
+    for (int i = 0; i < S::STAGES; i++) barrier_init(&bar.ready[i], 128), barrier_init(&bar.empty[i], 129);
+    for (int i = 0; i < 2; i++) barrier_init(&bar.side_full[i], 1), barrier_init(&bar.side_empty[i], 128 * GROUPS);
+    barrier_init(bar.sums_full, 128 * GROUPS), barrier_init(bar.sums_empty, 64);
     barrier_init_fence();
   }
   if (threadIdx.x >= 128) load_b<T, BACKWARD>(p, w, smem), fence_async();
