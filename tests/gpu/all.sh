@@ -5,7 +5,8 @@
 # map (Deno) or a tsconfig (Bun); golden-real has its ids in the case, so no tokenizer is needed. To carry a runtime to such a
 # machine, take one file: tests/tools/node_modules/deno/deno or tests/tools/node_modules/bun/bin/bun.exe (as `bun`).
 # One line a part and runtime; a part that fails shows its last lines; everything lies under $OUT (a temporary folder).
-# Parts: ops checkpointing golden real; PARTS="ops real" takes some of them. The exit status is the number of parts that failed.
+# Parts: ops checkpointing golden real; PARTS="ops real" takes some of them; PARTS=sanitizer, which is none of them, runs what the CUDA
+# toolkit's compute-sanitizer finishes in minutes, on Deno. The exit status is the number of parts that failed.
 set -uo pipefail
 cd "$(dirname "$0")/../.."
 data=${1:-../shared} out=${OUT:-$(mktemp -d)} failed=0
@@ -55,4 +56,18 @@ for r in "${runtimes[@]}"; do
     fi
   fi
 done
+if wanted sanitizer; then
+  # racecheck runs all kernels: 2025.3 ends a process in which some are left out and one of those is launched in clusters
+  watched() {
+    part compute-sanitizer "$1" --tool "$1" --error-exitcode 1 \
+      deno run -A --no-config --no-lock --import-map tests/gpu/import_map.json tests/gpu/sanitized.ts "${@:2}"
+  }
+  if command -v compute-sanitizer >/dev/null && command -v deno >/dev/null; then
+    watched memcheck " on cuda" ops/{feed_forward,rope_linear,norm_pass}_test.ts gpu/attention_tiles.ts
+    watched synccheck " on cuda" ops/{feed_forward,rope_linear}_test.ts
+    watched racecheck " on cuda bf16" ops/feed_forward_test.ts gpu/attention_tiles.ts
+  else
+    skip sanitizer "compute-sanitizer and deno must be on PATH"
+  fi
+fi
 exit "$failed"
