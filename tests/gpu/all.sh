@@ -60,7 +60,7 @@ if wanted sanitizer; then
   # racecheck runs all kernels: 2025.3 ends a process in which some are left out and one of those is launched in clusters
   watched() {
     part compute-sanitizer "$1" --tool "$1" --error-exitcode 1 \
-      deno run -A --no-config --no-lock --import-map tests/gpu/import_map.json tests/gpu/sanitized.ts "${@:2}"
+      deno run -A --no-config --no-lock --import-map tests/gpu/import_map.json tests/gpu/ops.ts "${@:2}"
   }
   if command -v compute-sanitizer >/dev/null && command -v deno >/dev/null; then
     watched memcheck " on cuda" ops/{feed_forward,rope_linear,norm_pass}_test.ts gpu/attention_tiles.ts
