@@ -131,7 +131,7 @@ export class Attention implements Mixer<AttentionPlace> {
     return y;
   }
 
-  backward(dy: Tensor, /*[N,D]*/ input: () => Tensor, run: Run): Tensor {
+  backward(dy: Tensor, /*[N,D]*/ input: () => Tensor, run: Run, wanted: boolean): Tensor | null {
     const { arena, be } = run, { o, opts, inputs } = this.parts;
     const [place] = run.load<[AttentionPlace]>(this), { v, mixed, lse } = place, once = withKeep(run, false);
     const [q, k] = [place.q, place.k].map((s) => s.norm ? s.normed ?? this.#turned(s, once) : s.raw);
@@ -142,7 +142,7 @@ export class Attention implements Mixer<AttentionPlace> {
     be.attentionBwd(dq, dk, dv, dMixed, q, k, v, mixed, lse, run.seqs, opts);
     arena.release(mark);
     const dk0 = this.#unturned(dk, place.k, run), dq0 = this.#unturned(dq, place.q, run);
-    const dx = arena.act(...dy.shape);
+    const dx = wanted ? arena.act(...dy.shape) : null;
     const x = input();
     backwardFrom(inputs, dx, [dq0, dk0, dv].map(flat), x, run);
     be.forget?.(x);

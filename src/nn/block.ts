@@ -48,8 +48,8 @@ export class Residual<P = unknown> {
     run.save(this, x, stat, ...normed ? [normed] : []);
   }
 
-  /** In place: d holds the gradient of out and then of x. */
-  backward(d: Tensor, /*[N,D]*/ run: Run): void {
+  /** In place: d holds the gradient of out and then of x, if that is wanted. */
+  backward(d: Tensor, /*[N,D]*/ run: Run, wanted = true): void {
     const { arena, be } = run, mark = arena.mark(), [x, stat, normed] = run.load(this);
     let dy = d;
     if (this.post) {
@@ -62,7 +62,9 @@ export class Residual<P = unknown> {
       this.pre.again(y, x, stat, run);
       return y;
     };
-    this.pre.backward(d, this.mixer.backward(dy, () => normed ?? again(), run), run);
+    const dx = this.mixer.backward(dy, () => normed ?? again(), run, wanted || this.pre.trained);
+    if (dx) this.pre.backward(d, dx, run);
+    else run.load(this.pre); // what is saved comes back in order
     arena.release(mark);
   }
 }
@@ -123,12 +125,12 @@ export class Block {
     }
   }
 
-  /** In place: d holds the gradient of the output and then of the input. */
-  backward(d: Tensor, /*[N,D]*/ run: Run): void {
+  /** In place: d holds the gradient of the output and then of the input, if that is wanted. */
+  backward(d: Tensor, /*[N,D]*/ run: Run, wanted = true): void {
     const { arena } = run, mark = arena.mark(), again = withKeep(run, true);
     if (this.level >= LEVEL.products) {
       this.mlp.backward(d, run);
-      this.attention.backward(d, run);
+      this.attention.backward(d, run, wanted);
       return;
     }
     const [x, mid, attention, mlp] = run.load<BlockKept>(this), ready = true;
@@ -139,7 +141,7 @@ export class Block {
     this.mlp.backward(d, again);
     arena.release(half);
     if (mid && attention) this.attention.forward(null, x, again, { held: attention, ready });
-    this.attention.backward(d, attention ? again : run);
+    this.attention.backward(d, attention ? again : run, wanted);
     arena.release(mark);
   }
 }

@@ -138,7 +138,7 @@ export class Decoder {
     arena.release(mark);
     for (let i = this.#layers.length - 1; i >= 0; i--) {
       if (buffers) this.#offload!.need(i);
-      this.#layers[i].backward(x, run);
+      this.#layers[i].backward(x, run, i > 0 || this.#embedding.trained(run));
       if (buffers) this.#offload!.done(i, buffers[i % 2]);
     }
     this.#embedding.backward(x, run);

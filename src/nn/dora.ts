@@ -81,11 +81,11 @@ export interface DoraPending {
   readonly dz: readonly Tensor[];
 }
 
-/** dx = (beta 0) or += (beta 1); leaves what the parameters' half needs in the arena. */
+/** dx = (beta 0) or += (beta 1), null: not wanted; leaves what the parameters' half needs in the arena. */
 export function doraInputGrad(
   lin: Linear,
   lora: Lora,
-  dx: Tensor,
+  dx: Tensor | null,
   dys: readonly Tensor[],
   kept: DoraKept,
   run: Run,
@@ -95,6 +95,7 @@ export function doraInputGrad(
   const dz = dys.map((dy) => arena.act(...dy.shape));
   eachPart(kept.c, dys, (c, dy, i) => be.scaleCols(dz[i], dy, c));
   const dyb = lowRankGrad(lora, dz, run);
+  if (!dx) return { kept, dyb, dz };
   if (!drops(lora, run)) {
     lin.applyTranspose(dx, dz, run, beta);
     addInputGrad(lora, dx, dyb, run);

@@ -35,6 +35,11 @@ export class Embedding {
     this.parts = parts;
   }
 
+  /** Whether anything of it learns from the gradient of its output. */
+  trained(run: Run): boolean {
+    return !!this.parts.table.param || (!!this.parts.lora && run.adapters);
+  }
+
   forward(out: Tensor, /*[N,D]*/ ids: Tensor, /*i32 [N]*/ run: Run): void {
     const { be, arena } = run, { table, scale, lora } = this.parts;
     be.embed(out, valueOf(table, run), ids, scale);

@@ -86,11 +86,11 @@ export class Linear {
     arena.release(mark);
   }
 
-  /** dx = (beta 0) or += (beta 1); dB too. `backwardParams` must follow before the arena is released. */
-  backwardInput(dx: Tensor, /*[N,I]*/ dys: readonly Tensor[], run: Run, beta: 0 | 1): Pending {
+  /** dx = (beta 0) or += (beta 1), null: not wanted; dB too. `backwardParams` must follow before the arena is released. */
+  backwardInput(dx: Tensor | null, /*[N,I]*/ dys: readonly Tensor[], run: Run, beta: 0 | 1): Pending {
     const { lora } = this;
     if (!lora || !run.adapters) {
-      this.applyTranspose(dx, dys, run, beta);
+      if (dx) this.applyTranspose(dx, dys, run, beta);
       return { kind: "none" };
     }
     if (lora.magnitude) {
@@ -100,8 +100,7 @@ export class Linear {
     const [xa] = run.load(this);
     const dyb = lowRankGrad(lora, dys, run);
     addBGrad(lora, dys, xa, run); // beside the product that reads dys too: a backend may read them once
-    this.applyTranspose(dx, dys, run, beta);
-    addInputGrad(lora, dx, dyb, run);
+    if (dx) this.applyTranspose(dx, dys, run, beta), addInputGrad(lora, dx, dyb, run);
     return { kind: "lora", dyb };
   }
 

@@ -56,8 +56,12 @@ export interface Mixer<P> {
   place(n: number, run: Run, o: Placing): P;
   /** @param out null: only what the backward reads is made */
   forward(out: Tensor | null, x: Tensor, /*[N,D]*/ run: Run, place: P): void;
-  /** @param input x, called once and late; it may place memory. @returns dx, in new arena memory */
-  backward(dy: Tensor, /*[N,D]*/ input: () => Tensor, run: Run): Tensor;
+  /**
+   * @param input x, called once and late; it may place memory
+   * @param wanted whether dx is
+   * @returns dx, in new arena memory, or null
+   */
+  backward(dy: Tensor, /*[N,D]*/ input: () => Tensor, run: Run, wanted: boolean): Tensor | null;
 }
 
 /** Places what linears that share x keep. */
@@ -84,10 +88,10 @@ export function forwardLast(l: Linear, out: Tensor | null, x: Tensor, run: Run, 
   else l.refill(x, run, kept);
 }
 
-/** The mirror of `forwardInto`: dx = the sum over all, parameters' gradients added. */
+/** The mirror of `forwardInto`: dx = the sum over all, if it is wanted, parameters' gradients added. */
 export function backwardFrom(
   linears: readonly Linear[],
-  dx: Tensor,
+  dx: Tensor | null,
   dys: readonly Tensor[],
   x: Tensor,
   run: Run,

@@ -59,12 +59,16 @@ export class Mlp implements Mixer<MlpPlace> {
     const mark = arena.mark(), h = out || !ready ? arena.act(...gate.shape) : gate;
     if (out || !ready) run.be.glu(h, gate, up, this.act);
     forwardLast(this.down, out, h, run, place.down, ready);
+    if (h !== gate) run.be.forget?.(h);
     arena.release(mark);
     run.save(this, gate, up);
   }
 
-  backward(dy: Tensor, /*[N,D]*/ input: () => Tensor, run: Run): Tensor {
-    const { arena } = run, dx = arena.act(...dy.shape), mark = arena.mark(), [gate, up] = run.load(this);
+  backward(dy: Tensor, /*[N,D]*/ input: () => Tensor, run: Run, wanted: boolean): Tensor | null {
+    const { arena } = run,
+      dx = wanted ? arena.act(...dy.shape) : null,
+      mark = arena.mark(),
+      [gate, up] = run.load(this);
     const dh = arena.act(...gate.shape);
     const p = this.down.backwardInput(dh, [dy], run, 0);
     run.be.gluBwd(gate, up, dh, dh, gate, up, this.act); // gate and up now hold their gradients, dh the value of h
@@ -73,7 +77,7 @@ export class Mlp implements Mixer<MlpPlace> {
     // x and dx lie beside dh, not in its place: a backend may give all that is read of gluBwd's results in one pass.
     const x = input();
     backwardFrom(this.inputs, dx, [gate, up], x, run);
-    run.be.forget?.(x);
+    for (const t of [x, gate, up]) run.be.forget?.(t);
     arena.release(mark);
     return dx;
   }

@@ -15,6 +15,10 @@ export class Norm implements Module {
     this.opts = opts;
   }
 
+  get trained(): boolean {
+    return !!this.w.param || !!this.b?.param;
+  }
+
   /** Places the statistics of x [..,D]. */
   reserve(x: Tensor, run: Run): Tensor {
     return run.arena.tensor("f32", rowsOf(x), 2);

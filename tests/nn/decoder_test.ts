@@ -287,6 +287,29 @@ test("the second pass makes the first one's calls on the same handles and offset
   expect(calls[0].some((c) => c.startsWith("alloc"))).toBe(false);
 });
 
+test("what nobody learns from is not computed: the gradient of a frozen embedding's output", async () => {
+  const targetModules = ["q_proj", "k_proj", "v_proj"], counts = [];
+  for (
+    const o of [{ targetModules }, { targetModules: [...targetModules, "embed_tokens"] }, { targetModules, dora: true }]
+  ) {
+    const rec = new RecordingBackend(), source = tinySource(TINY.llama);
+    const rig = new Rig(await loadModel(source, { backend: rec, maxLength: 16, lora: tinyLora(o) }));
+    rec.take();
+    await rig.loss(batchOf(LENGTHS), { grad: true });
+    const ops = rec.take().map((c) => c.op);
+    counts.push({
+      norms: ops.filter((op) => op === "normBwd").length,
+      products: ops.filter((op) => op === "matmul").length,
+    });
+  }
+  const [frozen, trained, dora] = counts, layers = TINY.llama.num_hidden_layers as number;
+  expect(frozen.norms).toBe(2 * layers);
+  expect(dora.norms).toBe(2 * layers);
+  expect(trained.norms).toBe(2 * layers + 1);
+  // The embedding's adapter has one product in the forward and two in the backward; q, k, v have two each towards their input.
+  expect(trained.products - frozen.products).toBe(3 + 6);
+});
+
 test("hidden rows may be cut before the head", async () => {
   const model = await load("qwen3"), rig = new Rig(model), b = batchOf([6]), { be, decoder } = model;
   const whole = await rig.logits(b), ids = rig.arena.tensor("i32", 6), pos = rig.arena.tensor("i32", 6);

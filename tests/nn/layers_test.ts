@@ -48,7 +48,7 @@ for (const act of ["silu", "gelu", "gelu_tanh"] as const) {
         x: lab.tensor([6, D]),
         forward: (out, x, run) => mlp.forward(out, x, run),
         backward(dx, dy, run) {
-          run.be.copy(dx, mlp.backward(dy, () => this.x, run));
+          run.be.copy(dx, mlp.backward(dy, () => this.x, run, true)!);
         },
       });
     });
@@ -89,7 +89,7 @@ for (const o of ATTENTIONS) {
       x: lab.tensor([8, D]),
       forward: (out, x, run) => layer.forward(out, x, run),
       backward(dx, dy, run) {
-        run.be.copy(dx, layer.backward(dy, () => this.x, run));
+        run.be.copy(dx, layer.backward(dy, () => this.x, run, true)!);
       },
     });
   });
