@@ -1,6 +1,6 @@
 /** Written by cuda/build.sh: which sources the prebuilt library was built from, and which file it is. @module */
 
 /** SHA-256 over the SHA-256 of each source, as `cuda/build.sh --hash` prints it. */
-export const SOURCES_SHA256 = "a17985481baab2c85cf46e7aecbd5b54c245a5b8d240e15d916861788d6f0896";
+export const SOURCES_SHA256 = "f5e02e9a9fdde58ac3b3bbc746e74b64e206f2b6479994665a5c402ee6510171";
 /** SHA-256 of prebuilt/linux-x64/libunsloth_cuda.so. */
-export const LIBRARY_SHA256 = "cb0d3eae1a7855a5a1c94dee9f9c9e783364c26d45469c96d805185f925807af";
+export const LIBRARY_SHA256 = "f4e8a7e2c890470311df2cfa74c9f291de7928005f8bedaf86731dbf7e6a9ffd";

@@ -191,7 +191,7 @@ bool defer_glu(const Ten& h, const Ten& dh, const Ten& gate, const Ten& up, cons
   if ((pending().glu.held() || pending().norm.held()) && (rc = flush_pending())) return true;
   if ((rc = admit(h.rows, h.dtype))) return true;
   Pending& p = pending();
-  p.glu = {h, dh, gate, up, d_gate, d_up, act, false};
+  p.glu = {h, dh, gate, up, d_gate, d_up, act, false, false, false};
   for (const Ten* t : {&dh, &gate, &up})
     if (*t) p.reads.push_back(span_of(*t));
   return true;
@@ -212,7 +212,9 @@ bool defer_renorm(const Ten& out, const Ten& x, const Ten& stat, const Ten& w, c
 void forget(Span x) {
   Glu& g = pending().glu;
   Renorm& n = pending().renorm;
-  if (g.held() && same(x, span_of(g.h))) g.forgotten = true;
+  if (g.held() && same(x, span_of(g.h))) g.h_forgotten = true;
+  if (g.held() && g.dh && same(x, span_of(g.d_gate))) g.d_gate_forgotten = true;
+  if (g.held() && g.dh && same(x, span_of(g.d_up))) g.d_up_forgotten = true;
   if (n.held() && same(x, span_of(n.out))) n.forgotten = true;
 }
 

@@ -96,13 +96,45 @@ Tall* tall_over(Pending& p, const Ten& x) {
   return nullptr;
 }
 
-/** Nobody will read h but the gradient that the pass over it gives. */
-bool is_spare(const Pending& p) {
+/** Nobody will read a result of the activation but `known`, to which its pass gives what they read. */
+bool is_spare(const Pending& p, const Ten& x, bool forgotten, int known) {
   const Glu& g = p.glu;
   int readers = 0;
-  for (const Span& s : p.reads) readers += meet(s, span_of(g.h));
-  for (const Ten* t : {&g.dh, &g.gate, &g.up}) readers -= *t && meet(span_of(*t), span_of(g.h));
-  return g.forgotten && readers == 1;
+  for (const Span& s : p.reads) readers += meet(s, span_of(x));
+  for (const Ten* t : {&g.dh, &g.gate, &g.up}) readers -= *t && meet(span_of(*t), span_of(x));
+  return forgotten && readers == known;
+}
+
+/** x rounded to 8 bits, which is not done yet; or null. */
+Rounded* rounded_of(const Ten& x, Rounded* rounded, int count) {
+  for (int j = 0; j < count; j++)
+    if (rounded[j].from == x.p && rounded[j].K == x.cols && !rounded[j].done) return &rounded[j];
+  return nullptr;
+}
+
+/** Products that read it. */
+int segments_of(const Pending& p, const Rounded& x) {
+  int n = 0;
+  for (const Product& q : p.products)
+    for (int s = 0; s < q.segments; s++) n += q.segment[s].a == x.to;
+  return n;
+}
+
+/** The pass rounds its results for the products at 8 bits, all or none; what is read in no other way is not written in 16. */
+void round_results(Pending& p, GluPass& pass, Rounded* rounded, int rounded_count) {
+  const Glu& g = p.glu;
+  const bool backward = g.dh.p != nullptr;
+  const Ten* results[] = {backward ? &g.d_gate : &g.h, &g.d_up};
+  const bool forgotten[] = {backward ? g.d_gate_forgotten : g.h_forgotten, g.d_up_forgotten};
+  void** places[] = {backward ? &pass.d_gate : &pass.h, &pass.d_up};
+  const int count = backward ? 2 : 1, known = backward ? 2 : 1;  // known: its thin product, and of a gradient dB
+  Rounded* to[2];
+  for (int i = 0; i < count; i++)
+    if (!(to[i] = rounded_of(*results[i], rounded, rounded_count))) return;
+  for (int i = 0; i < count; i++) {
+    pass.to8[i] = to[i]->to, pass.scale8[i] = to[i]->scale, to[i]->done = true;
+    if (is_spare(p, *results[i], forgotten[i], known + segments_of(p, *to[i]))) *places[i] = nullptr;
+  }
 }
 
 /** The norm, unless nobody will read it. */
@@ -114,15 +146,14 @@ int run_renorm(const Pending& p) {
 }
 
 /** The activation, with the thin products and gradients over it if they are all there. */
-int run_activation(Pending& p) {
+int run_activation(Pending& p, Rounded* rounded, int rounded_count) {
   const Glu& g = p.glu;
   const bool backward = g.dh.p != nullptr;
   const int thin_count = backward ? 2 : 1, tall_count = backward ? 3 : 0;
   Thin* thins[] = {thin_over(p, backward ? g.d_gate : g.h), backward ? thin_over(p, g.d_up) : nullptr};
   Tall* talls[] = {tall_over(p, g.d_gate), tall_over(p, g.d_up), tall_over(p, g.h)};
-  GluPass pass{g.gate.p, g.up.p, g.dh.p, g.d_gate.p, g.d_up.p, g.h.p, g.act, g.h.rows, g.h.cols, {}, {}};
-  // forward with an 8-bit weight h is read to be rounded anyway
-  bool whole = p.thin_by_k == backward && (backward || !p.e4m3 || p.products.empty());
+  GluPass pass{g.gate.p, g.up.p, g.dh.p, g.d_gate.p, g.d_up.p, g.h.p, g.act, g.h.rows, g.h.cols, {}, {}, {}, {}};
+  bool whole = p.thin_by_k == backward;
   for (int i = 0; i < thin_count; i++) {
     whole = whole && thins[i];
     if (thins[i]) pass.thin[i] = *thins[i];
@@ -132,7 +163,8 @@ int run_activation(Pending& p) {
     if (talls[i]) pass.tall[i] = *talls[i];
   }
   if (!whole || !glu_fits_sm90(pass)) return backward ? glu_bwd(g.d_gate, g.d_up, g.h, g.dh, g.gate, g.up, g.act) : glu(g.h, g.gate, g.up, g.act);
-  if (backward && is_spare(p)) pass.h = nullptr;
+  if (backward && is_spare(p, g.h, g.h_forgotten, 1)) pass.h = nullptr;  // 1: dA
+  round_results(p, pass, rounded, rounded_count);
   for (int i = 0; i < thin_count; i++) thins[i]->count = 0;
   for (int i = 0; i < tall_count; i++) talls[i]->count = 0;
   auto done = [](const auto& x) { return x.count == 0; };
@@ -160,8 +192,8 @@ int flush_pending() {
   Rounded rounded[MAX_SEGMENTS];
   int rc = run_attention_bwd(p.attention), n = 0;  // what waits beside it does not meet it
   if (!rc && p.renorm.held()) rc = run_renorm(p);
-  if (!rc && p.glu.held()) rc = run_activation(p);
   if (!rc && products && p.e4m3) rc = place_rounded(p.rows, p.products.data(), products, rounded, n);
+  if (!rc && p.glu.held()) rc = run_activation(p, rounded, n);
   if (!rc && p.norm.held()) rc = run_norm(p, rounded, n);
   if (!rc) rc = run_thins(p, rounded, n);
   if (!rc && n > 0) rc = round_inputs(p.dtype, p.rows, rounded, n);

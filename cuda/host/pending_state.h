@@ -14,7 +14,7 @@ struct Shadow { Span of; const void* copy; };
 struct Glu {
   Ten h, dh, gate, up, d_gate, d_up;
   int act;
-  bool forgotten;  // nobody will read h but what waits
+  bool h_forgotten, d_gate_forgotten, d_up_forgotten;  // nobody will read it but what waits
   bool held() const { return h.p != nullptr; }
 };
 

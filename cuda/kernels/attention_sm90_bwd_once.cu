@@ -181,7 +181,6 @@ template <class T, int DP, bool CAP> __device__ __forceinline__ void consume(con
       __syncwarp();
       if (lane == 0) arrive(&c.scores[at<SLOTS>(n)]);
       wgmma_wait<1>(), pin(dv), pin(dk);
-      __syncwarp();
       // every thread, since each reads lse and delta there: racecheck knows no other way, and it costs nothing
       arrive(&c.empty[at<STAGES>(n)]);
       // the next visit's scores, under way while dq is added; a tile's last makes some for nothing

@@ -62,10 +62,6 @@ template <int DP> struct PanelOfKeys {
 template <int N> __device__ __forceinline__ int at(unsigned n) { return n % N; }
 template <int N> __device__ __forceinline__ int parity(unsigned n) { return n / N & 1; }
 
-__device__ __forceinline__ void load_bytes(void* dst, const void* src, int bytes, uint64_t* bar) {
-  asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(shared_address(dst)),
-               "l"(src), "r"(bytes), "r"(shared_address(bar)) : "memory");
-}
 __device__ __forceinline__ float exp2_fast(float x) {
   float y;
   asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));

@@ -1,6 +1,6 @@
-// Quantisation to e4m3: the base's weights at load (a block of 128 x 128 a scale), activations before each product (a row a
-// scale). y = e4m3(x * (448 / amax)), rounded to nearest even and saturated, in f32; src/formats/fp8.ts gives the same bits.
-// Memory-bound: activations are read in 16 bits (twice, the second time from cache) and written in 8.
+// Quantisation to e4m3: the base's weights at load (a block of 128 x 128 a scale), activations before each product (128 elements
+// of a row a scale; both as in the DeepSeek-V3 report, section 3.3). y = e4m3(x * (448 / amax)), rounded to nearest even and
+// saturated, in f32; src/formats/fp8.ts gives the same bits. Memory-bound: activations are read in 16 bits and written in 8.
 #include "fp8.h"
 
 #include "../host/kernels.h"
@@ -12,29 +12,22 @@ namespace {
 
 struct Inputs { Rounded list[MAX_SEGMENTS]; };
 
-constexpr int ROW_THREADS = 256;
+constexpr int SIDE = 128, BLOCK_THREADS = 256, ROW_THREADS = 256;
 
-template <class T> __global__ void __launch_bounds__(ROW_THREADS) rows_kernel(Inputs in) {
+/** Sixteen threads a scale: half a warp, all inside or all outside, since K is a multiple of 128. */
+template <class T> __global__ void __launch_bounds__(ROW_THREADS) rows_kernel(Inputs in, size_t M) {
   const Rounded& r = in.list[blockIdx.y];
-  const int K = static_cast<int>(r.K);
-  const size_t row = blockIdx.x;
-  const T* x = static_cast<const T*>(r.from) + row * K;
-  float best = 0, v[8];
-  for (int k = threadIdx.x * 8; k < K; k += ROW_THREADS * 8) {
-    load<8>(x + k, v);
+  const size_t i = (static_cast<size_t>(blockIdx.x) * ROW_THREADS + threadIdx.x) * 8;
+  if (i >= M * r.K) return;
+  float v[8], best = 0;
+  load<8>(static_cast<const T*>(r.from) + i, v);
 #pragma unroll
-    for (int i = 0; i < 8; i++) best = fmaxf(best, fabsf(v[i]));
-  }
-  best = block_max<ROW_THREADS>(best);
-  const float by = inverse_of(best);
-  for (int k = threadIdx.x * 8; k < K; k += ROW_THREADS * 8) {
-    load<8>(x + k, v);
-    *reinterpret_cast<uint2*>(r.to + row * K + k) = eight_e4m3(v, by);
-  }
-  if (threadIdx.x == 0) r.scale[row] = scale_of(best);
+  for (int j = 0; j < 8; j++) best = fmaxf(best, fabsf(v[j]));
+#pragma unroll
+  for (int o = 8; o; o >>= 1) best = fmaxf(best, __shfl_xor_sync(0xffffu << (threadIdx.x & 16), best, o));
+  *reinterpret_cast<uint2*>(r.to + i) = eight_e4m3(v, inverse_of(best));
+  if (threadIdx.x % 16 == 0) r.scale[i % r.K / SIDE * scale_rows(M) + i / r.K] = scale_of(best);
 }
-
-constexpr int SIDE = 128, BLOCK_THREADS = 256;
 
 /** One block of 128 x 128: its largest value, then the values twice, the second time transposed through shared memory. */
 __global__ void __launch_bounds__(BLOCK_THREADS)
@@ -126,13 +119,13 @@ int place_rounded(size_t M, Product* products, int count, Rounded* list, int& n)
   each([&](Segment& s) {
     if (find(s) < n) return;
     list[n++] = {s.a, s.K, nullptr, nullptr, false};
-    bytes += (M * s.K + M * 4 + 511) / 256 * 256;
+    bytes += (M * s.K + scale_rows(M) * (s.K / SIDE) * 4 + 511) / 256 * 256;
   });
   char* room = static_cast<char*>(scratch(SCRATCH_FP8, bytes));
   if (!room) return US_MEMORY;
   for (int j = 0; j < n; j++) {
     list[j].to = reinterpret_cast<uint8_t*>(room), room += (M * list[j].K + 255) / 256 * 256;
-    list[j].scale = reinterpret_cast<float*>(room), room += (M * 4 + 255) / 256 * 256;
+    list[j].scale = reinterpret_cast<float*>(room), room += scale_rows(M) * (list[j].K / SIDE) * 4;
   }
   each([&](Segment& s) {
     const Rounded& r = list[find(s)];  // each segment once, so its a is still the input
@@ -147,9 +140,11 @@ int round_inputs(int dtype, size_t M, const Rounded* list, int count) {
   for (int j = 0; j < count; j++)
     if (!list[j].done) in.list[n++] = list[j];
   if (n == 0) return US_OK;
-  const dim3 grid(static_cast<unsigned>(M), n);
-  if (dtype == BF16) rows_kernel<bf16><<<grid, ROW_THREADS, 0, stream()>>>(in);
-  else rows_kernel<f16><<<grid, ROW_THREADS, 0, stream()>>>(in);
+  size_t most = 0;
+  for (unsigned j = 0; j < n; j++) most = in.list[j].K > most ? in.list[j].K : most;
+  const dim3 grid(blocks(M * most, ROW_THREADS * 8), n);
+  if (dtype == BF16) rows_kernel<bf16><<<grid, ROW_THREADS, 0, stream()>>>(in, M);
+  else rows_kernel<f16><<<grid, ROW_THREADS, 0, stream()>>>(in, M);
   return launched("inputs to 8 bits");
 }
 

@@ -11,7 +11,10 @@ int dequantize_fp8(const Ten& out, const Ten& w);
 /** The segment of a product with such a weight: trans_b reads [R,C] as [N,K], else its transpose. */
 Segment fp8_segment(const Gemm& g);
 
-/** A matrix [M,K] of 16 bits and its place in 8, with one scale a row (amax / 448). `done`: somebody else fills it. */
+/**
+ * A matrix [M,K] of 16 bits and its place in 8, with one scale (amax / 448) for 128 elements of a row, at [k / 128 * scale_rows(M) + m].
+ * `done`: somebody else fills it.
+ */
 struct Rounded {
   const void* from;
   size_t K;

@@ -1,5 +1,5 @@
 // Products with an 8-bit base weight on Hopper: c = sum over k of a8 b8, e4m3 operands, wgmma at twice the 16-bit rate. The
-// weight has one scale for 128 x 128 elements, a row of a has one (per token), so the sums of 128 of k are multiplied by both
+// weight has one scale for 128 x 128 elements, a one for 128 of a row, so the sums of 128 of k are multiplied by both
 // and added in f32 registers; that also keeps the tensor cores' short 8-bit sums short (DeepSeek-V3 report, section 3.3).
 // LoRA's 16-bit segments follow in the same pass over c. Tiles, ring and epilogue are those of gemm_sm90.cu.
 #include "fp8.h"
@@ -13,10 +13,13 @@ using namespace tiles;
 /** Columns of a tile: 128 took 203 ms for a step of Llama-3.2-3B's shape on an H100 where 256 took 194 (26 November 2026). */
 constexpr int BN = 256;
 using R = Room<BN>;
+/** Beside the ring: of each stage the scales of the rows of a, then of b's two times 128 columns. */
+constexpr int A_SCALES = R::BYTES, A_SCALES_BYTES = BM * 4, B_SCALES = A_SCALES + R::STAGES * A_SCALES_BYTES, SCALES_BYTES = R::STAGES * (A_SCALES_BYTES + 8);
+static_assert(A_SCALES % 16 == 0 && R::BYTES + SCALES_BYTES <= 227 * 1024, "room for scales");
 
 struct Scales {
   const float *a[MAX_SEGMENTS], *b[MAX_SEGMENTS];  // a: null for a 16-bit segment
-  int n[MAX_SEGMENTS], k[MAX_SEGMENTS];
+  int n[MAX_SEGMENTS], k[MAX_SEGMENTS], rows;      // rows: scale_rows(M)
 };
 
 /** 128-byte steps of k: 128 elements of e4m3, 64 of 16 bits. */
@@ -34,10 +37,18 @@ __device__ __forceinline__ void produce(const Params& p, const Scales& f, int pr
     for (int s = p.first[tile.product]; s < p.first[tile.product + 1]; s++) {
       const int steps = steps_of(p, f, s);
       const bool by_k = BT && !f.a[s];
+      const float* scale = f.b[s] + n / 128 * f.n[s];
+      const int beside = n + 128 < p.N[tile.product] ? f.n[s] : 0;
+      float2 next = f.a[s] ? make_float2(scale[0], scale[beside]) : float2();
       for (int i = 0; i < steps; i++) {
         sm90::wait(&empty[stage], phase ^ 1);
+        if (f.a[s]) {
+          *reinterpret_cast<float2*>(smem + B_SCALES + stage * 8) = next;
+          if (i + 1 < steps) scale += f.k[s], next = make_float2(scale[0], scale[beside]);
+        }
         uint8_t *a = smem + stage * R::STAGE, *b = a + A_BYTES;
-        sm90::expect_bytes(&full[stage], R::STAGE);
+        sm90::expect_bytes(&full[stage], R::STAGE + (f.a[s] ? A_SCALES_BYTES : 0));
+        if (f.a[s]) sm90::load_bytes(smem + A_SCALES + stage * A_SCALES_BYTES, f.a[s] + static_cast<size_t>(i) * f.rows + m, A_SCALES_BYTES, &full[stage]);
         sm90::load_2d(a, &p.a[s], &full[stage], i * BK, m);  // maps count 16-bit elements, so 128 bytes are 64 of them
         if (by_k) {
 #pragma unroll
@@ -97,38 +108,41 @@ struct Ring {
 
 /**
  * One 8-bit segment. A step has four quarters of 64 columns; while one is added, the tensor cores fill the next, and the next
- * step's rows are under way before this one's last is added.
+ * step's rows and their scales are under way before this one's last is added.
  */
-__device__ __forceinline__ void segment8(float (&acc)[BN / 2], Ring& ring, int steps, float a0, float a1, const float* scale, int beside, int k,
-                                         int group) {
+__device__ __forceinline__ void segment8(float (&acc)[BN / 2], Ring& ring, int steps, int group) {
   uint32_t a[4][4];
-  float even[32], odd[32];
+  float even[32], odd[32], left0, left1, right0, right1;  // scales of two rows, of the left 128 columns and of the right
   uint64_t b;
   auto fetch = [&] {
     const uint32_t at = ring.next_full();
     b = sm90::operand(at + A_BYTES, 1024, 0);
     load_rows(a, at + group * 64 * 128);
+    const int t128 = threadIdx.x % 128;
+    const float* rows = reinterpret_cast<const float*>(ring.smem + A_SCALES + ring.stage * A_SCALES_BYTES) + group * 64 + t128 / 32 * 16 + t128 % 32 / 4;
+    const float2 columns = *reinterpret_cast<const float2*>(ring.smem + B_SCALES + ring.stage * 8);
+    left0 = rows[0] * columns.x, left1 = rows[8] * columns.x, right0 = rows[0] * columns.y, right1 = rows[8] * columns.y;
   };
   fetch();
-  for (int i = 0; i < steps; i++, scale += k) {
-    const float l = __ldg(scale), r = __ldg(scale + beside);
+  for (int i = 0; i < steps; i++) {
     multiply8(even, a, b);
     multiply8(odd, a, b + 512);
     sm90::wgmma_wait<1>();
-    add_scaled<0>(acc, even, a0 * l, a1 * l);
+    add_scaled<0>(acc, even, left0, left1);
     multiply8(even, a, b + 1024);
     sm90::wgmma_wait<1>();
-    add_scaled<1>(acc, odd, a0 * l, a1 * l);
+    add_scaled<1>(acc, odd, left0, left1);
     multiply8(odd, a, b + 1536);
+    const float last0 = right0, last1 = right1;  // the next step's are fetched before the last quarter is added
     sm90::wgmma_wait<1>();
-    add_scaled<2>(acc, even, a0 * r, a1 * r);
+    add_scaled<2>(acc, even, right0, right1);
 #pragma unroll
     for (int j = 64; j < 96; j++) asm volatile("" : "+f"(acc[j])::"memory");  // or the compiler adds after the wait
     sm90::wgmma_wait<0>();
     sm90::pin(odd);
     ring.pass_on();
     if (i + 1 < steps) fetch();
-    add_scaled<3>(acc, odd, a0 * r, a1 * r);
+    add_scaled<3>(acc, odd, last0, last1);
   }
 }
 
@@ -140,17 +154,14 @@ __device__ __forceinline__ void consume(const Params& p, const Scales& f, int pr
   Ring ring{smem, full, empty};
   for (int t = blockIdx.x / 2; t < p.tiles[products]; t += clusters) {
     const Tile tile = tile_at(p, products, t);
-    const int m = (tile.row * 2 + rank) * BM + group * 64, n = tile.col * BN, row = m + t128 / 32 * 16 + t128 % 32 / 4;
+    const int m = (tile.row * 2 + rank) * BM + group * 64, n = tile.col * BN;
     float acc[BN / 2];
 #pragma unroll
     for (int i = 0; i < BN / 2; i++) acc[i] = 0;
     for (int s = p.first[tile.product]; s < p.first[tile.product + 1]; s++) {
       const int steps = steps_of(p, f, s);
       if (f.a[s]) {
-        const float a0 = row < p.M ? f.a[s][row] : 0, a1 = row + 8 < p.M ? f.a[s][row + 8] : 0;
-        const float* scale = f.b[s] + n / 128 * f.n[s];
-        const int beside = n + 128 < p.N[tile.product] ? f.n[s] : 0;
-        segment8(acc, ring, steps, a0, a1, scale, beside, f.k[s], group);
+        segment8(acc, ring, steps, group);
       } else {
         for (int i = 0; i < steps; i++) {
           const uint32_t at = ring.next_full();
@@ -180,6 +191,7 @@ template <class T, bool BT> int run(size_t M, const Product* products, int count
   Params p{};
   Scales f{};
   bool ok = describe(p, M, products, count, BN);
+  f.rows = static_cast<int>(scale_rows(M));
   for (int i = 0, s = 0; i < count; i++) {
     for (int j = 0; j < products[i].segments; j++, s++) {
       const Segment& g = products[i].segment[j];
@@ -190,7 +202,7 @@ template <class T, bool BT> int run(size_t M, const Product* products, int count
       ok = ok && (BT && !e4m3 ? map_2d(&p.b[s], g.b, K, products[i].N, 64) : map_2d(&p.b[s], g.b, products[i].N, K, BN / 2));
     }
   }
-  return launch<BN>("8-bit products", ok, gemm_fp8_kernel<T, BT>, p, count, f);
+  return launch<BN, SCALES_BYTES>("8-bit products", ok, gemm_fp8_kernel<T, BT>, p, count, f);
 }
 
 template <class T> int layout(bool b_by_k, size_t M, const Product* products, int count) {

@@ -12,9 +12,12 @@ constexpr int MAX_SEGMENTS = 6, MAX_PRODUCTS = 3, MAX_CASTS = 16;
 /** An f32 adapter rounded to 16 bits, times a factor. */
 struct Cast { const float* from; void* to; size_t count; float factor; };
 
+/** Rows of room that the scales of an e4m3 matrix of M rows have for each 128 of k: whole tiles of a product. */
+constexpr size_t scale_rows(size_t M) { return (M + 255) / 256 * 256; }
+
 /**
- * a [M,K]; b [N,K], or [K,N] when b_by_k. With scales a and b are e4m3 and b is always [N,K]: a's scale is one a row, b's one
- * for 128 x 128 elements, at [n / 128 * scale_n + k / 128 * scale_k].
+ * a [M,K]; b [N,K], or [K,N] when b_by_k. With scales a and b are e4m3 and b is always [N,K]: a has one for 128 elements of a
+ * row, at [k / 128 * scale_rows(M) + m], b one for 128 x 128 elements, at [n / 128 * scale_n + k / 128 * scale_k].
  */
 struct Segment {
   const void *a, *b;

@@ -32,7 +32,7 @@ struct Params {
 template <int BN> struct Room {
   static constexpr int B_BYTES = BN * 128, STAGE = A_BYTES + B_BYTES, STAGES = BN == 256 ? 4 : 6;
   static constexpr int EPILOGUE = STAGES * STAGE, BARRIERS = EPILOGUE + CONSUMERS * 2 * PANEL;
-  static constexpr int BYTES = BARRIERS + STAGES * 16 + 1024;  // and room to align to 1024
+  static constexpr int BYTES = BARRIERS + STAGES * 16;
 };
 
 struct Tile { int product, row, col; };
@@ -213,8 +213,8 @@ inline int grid_of(const Params& p, int count) {
  */
 template <int BN, int DOWN, int UP, class Produce, class Consume> __device__ __forceinline__ void run_block(Produce produce, Consume consume) {
   using R = Room<BN>;
-  extern __shared__ uint8_t raw[];
-  uint8_t* smem = raw + (1024 - sm90::shared_address(raw) % 1024) % 1024;
+  extern __shared__ __align__(1024) uint8_t smem[];
+  if (sm90::shared_address(smem) % 1024) __trap();  // swizzled tiles would be read wrong
   uint64_t *full = reinterpret_cast<uint64_t*>(smem + R::BARRIERS), *empty = full + R::STAGES;
   if (threadIdx.x == 0) {
     for (int i = 0; i < R::STAGES; i++) sm90::barrier_init(&full[i], 1), sm90::barrier_init(&empty[i], 2 * CONSUMERS);
@@ -232,12 +232,13 @@ template <int BN, int DOWN, int UP, class Produce, class Consume> __device__ __f
   sm90::cluster_sync();  // no block leaves while another may still write into it
 }
 
-/** Launches a kernel of such blocks; `ok`: the driver took its tensor maps. */
-template <int BN, class Kernel, class... More> int launch(const char* what, bool ok, Kernel kernel, const Params& p, int count, const More&... more) {
+/** Launches a kernel of such blocks, with ROOM more bytes of shared memory; `ok`: the driver took its tensor maps. */
+template <int BN, int ROOM = 0, class Kernel, class... More>
+int launch(const char* what, bool ok, Kernel kernel, const Params& p, int count, const More&... more) {
   if (!ok) return fail(US_DEVICE, "Cannot run matmul: the driver refused a tensor map");
-  const cudaError_t e = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, Room<BN>::BYTES);
+  const cudaError_t e = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, Room<BN>::BYTES + ROOM);
   if (e != cudaSuccess) return cuda_error("matmul", e);
-  kernel<<<grid_of(p, count), THREADS, Room<BN>::BYTES, stream()>>>(p, more..., count);
+  kernel<<<grid_of(p, count), THREADS, Room<BN>::BYTES + ROOM, stream()>>>(p, more..., count);
   return launched(what);
 }
 

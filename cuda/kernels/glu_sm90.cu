@@ -6,7 +6,8 @@
 // four warpgroups have two panels each: they compute in place and multiply from there, while a thread of the producer's group
 // hands the stages to the copy engine for their way out. Gradients stay in registers over all tokens of the block. Thin sums
 // of the warpgroups are added by idle warps and go to memory as one part a block; a second kernel adds the parts, in order.
-// Bound by memory: 3 reads and 3 writes of [M,F] (2 writes when h is not wanted; forward 2 and 1).
+// Where products at 8 bits read the results they are written in e4m3 too, or only so.
+// Bound by memory: 3 reads and 3 writes of [M,F] (2 writes when h is not wanted, of 8 bits perhaps; forward 2 and 1).
 #include "glu_sm90.cuh"
 
 #include "activate.cuh"
@@ -16,8 +17,21 @@ namespace {
 
 using namespace glu;
 
-/** A stage in place: gate, up, dh become d_gate, d_up, h; forward gate becomes h. Eight threads a row. */
-template <class T, bool BACKWARD, int ACT> __device__ __forceinline__ void compute(uint8_t* stage) {
+/** The largest of eight threads' values of a row, as T rounds it: rounding keeps order. */
+template <class T> __device__ __forceinline__ float largest(const float (&v)[8]) {
+  float x = 0;
+#pragma unroll
+  for (int j = 0; j < 8; j++) x = fmaxf(x, fabsf(v[j]));
+#pragma unroll
+  for (int o = 4; o; o >>= 1) x = fmaxf(x, __shfl_xor_sync(~0u, x, o));
+  return to_f(from_f<T>(x));
+}
+
+/**
+ * A stage in place: gate, up, dh become d_gate, d_up, h; forward gate becomes h. Eight threads a row. With ROUND the largest of each
+ * row of d_gate and d_up, or of h, is noted in `most`.
+ */
+template <class T, bool BACKWARD, bool ROUND, int ACT> __device__ __forceinline__ void compute(uint8_t* stage, float* most) {
   const int t128 = threadIdx.x % 128, row = t128 / 8;
   uint8_t* at = stage + row * 128 + ((t128 % 8) ^ (row & 7)) * 16;
 #pragma unroll 2
@@ -40,6 +54,11 @@ template <class T, bool BACKWARD, int ACT> __device__ __forceinline__ void compu
     }
     store<8>(pg, g);
     if constexpr (BACKWARD) store<8>(pu, u), store<8>(pd, d);
+    if constexpr (ROUND) {
+      const float x = largest<T>(g), y = BACKWARD ? largest<T>(u) : 0;
+      if (t128 % 8 == 0) most[row + 16 * m] = x;
+      if (BACKWARD && t128 % 8 == 0) most[ROWS + row + 16 * m] = y;
+    }
   }
 }
 
@@ -66,7 +85,7 @@ __device__ __forceinline__ void multiply(float (&thin)[Room<BACKWARD>::THIN][8],
   for (int i = 0; i < S::TALL; i++) pin(tall[i]);
 }
 
-template <class T, bool BACKWARD, int ACT>
+template <class T, bool BACKWARD, bool ROUND, int ACT>
 __device__ __forceinline__ void consume(const Params& p, const Work& w, uint8_t* smem, const Barriers<BACKWARD>& bar) {
   using S = Room<BACKWARD>;
   const int group = threadIdx.x / 128 - 1, t128 = threadIdx.x % 128, lane = t128 % 32;
@@ -87,13 +106,12 @@ __device__ __forceinline__ void consume(const Params& p, const Work& w, uint8_t*
       uint8_t* stage = smem + at * S::STAGE;
       wait(&bar.full[group * S::STAGES + own], phase);
       if (++own == S::STAGES) own = 0, phase ^= 1;
-      compute<T, BACKWARD, ACT>(stage);
+      compute<T, BACKWARD, ROUND, ACT>(stage, largest_of<BACKWARD>(smem, w, it, panel, group));
       fence_async();
-      __syncwarp();
       arrive(&bar.ready[at]);  // here and below every thread, where one a warp would do: racecheck knows no other way, and it costs nothing
       wait(&bar.ready[at], n / S::STAGES & 1);
       multiply<T, BACKWARD>(thin, tall[i], base + at * S::STAGE, base + S::B + panel * B_PANEL, base + S::SIDES + (it & 1) * S::TALL * SIDE, i > 0);
-      __syncwarp();
+      if constexpr (ROUND) round_panel<T, BACKWARD>(p, w, smem, stage, it, panel);
       arrive(&bar.empty[at]);
     }
     if (BACKWARD) arrive(&bar.side_empty[it & 1]);
@@ -103,7 +121,6 @@ __device__ __forceinline__ void consume(const Params& p, const Work& w, uint8_t*
 #pragma unroll
       for (int j = 0; j < 4; j++)
         *reinterpret_cast<float2*>(sums + (j % 2 * 8) * S::THIN * R + i * R + j / 2 * 8) = make_float2(thin[i][2 * j], thin[i][2 * j + 1]);
-    __syncwarp();
     arrive(bar.sums_full);
   }
   if constexpr (BACKWARD) {
@@ -138,12 +155,11 @@ template <bool BACKWARD> __device__ __forceinline__ void add_sums(const Params& 
       }
       if (row + e / (WIDTH / 4) < p.M) to[e] = x;
     }
-    __syncwarp();
     arrive(bar.sums_empty);
   }
 }
 
-template <class T, bool BACKWARD, int ACT> __global__ void __launch_bounds__(THREADS, 1) glu_kernel(const __grid_constant__ Params p) {
+template <class T, bool BACKWARD, bool ROUND, int ACT> __global__ void __launch_bounds__(THREADS, 1) glu_kernel(const __grid_constant__ Params p) {
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
   using S = Room<BACKWARD>;
   extern __shared__ uint8_t raw[];
@@ -170,7 +186,7 @@ template <class T, bool BACKWARD, int ACT> __global__ void __launch_bounds__(THR
     }
   } else {
     registers_up<112>();
-    consume<T, BACKWARD, ACT>(p, w, smem, bar);
+    consume<T, BACKWARD, ROUND, ACT>(p, w, smem, bar);
   }
 #endif
 }
@@ -225,7 +241,7 @@ dim3 grid_of(size_t M, size_t F) {
   return dim3(across, best);
 }
 
-template <class T, bool BACKWARD, int ACT> int launch(Params& p, const GluPass& g) {
+template <class T, bool BACKWARD, bool ROUND, int ACT> int launch(Params& p, const GluPass& g) {
   using S = Room<BACKWARD>;
   dim3 grid = grid_of(g.M, g.F);
   p.share = static_cast<int>(blocks(blocks(g.M, ROWS), grid.y)) * ROWS, grid.y = blocks(g.M, p.share);
@@ -234,7 +250,7 @@ template <class T, bool BACKWARD, int ACT> int launch(Params& p, const GluPass& 
   if (!room) return US_MEMORY;
   p.thin = room;
   for (int i = 0; i < 3; i++) p.tall[i] = room + thin + i * tall;
-  const auto kernel = glu_kernel<T, BACKWARD, ACT>;
+  const auto kernel = glu_kernel<T, BACKWARD, ROUND, ACT>;
   const cudaError_t e = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, S::BYTES);
   if (e != cudaSuccess) return cuda_error("glu", e);
   kernel<<<grid, THREADS, S::BYTES, stream()>>>(p);
@@ -251,15 +267,16 @@ template <class T, bool BACKWARD, int ACT> int launch(Params& p, const GluPass& 
   return add_shares(batch);
 }
 
-template <class T> int pick(Params& p, const GluPass& g) {
-  if (g.act == SILU) return g.dh ? launch<T, true, SILU>(p, g) : launch<T, false, SILU>(p, g);
-  return g.dh ? launch<T, true, GELU_TANH>(p, g) : launch<T, false, GELU_TANH>(p, g);
+template <class T, bool ROUND> int pick(Params& p, const GluPass& g) {
+  if (g.act == SILU) return g.dh ? launch<T, true, ROUND, SILU>(p, g) : launch<T, false, ROUND, SILU>(p, g);
+  return g.dh ? launch<T, true, ROUND, GELU_TANH>(p, g) : launch<T, false, ROUND, GELU_TANH>(p, g);
 }
+template <class T> int pick_type(Params& p, const GluPass& g) { return g.to8[0] ? pick<T, true>(p, g) : pick<T, false>(p, g); }
 
 }  // namespace
 
 bool glu_fits_sm90(const GluPass& g) {
-  if (!has_sm90() || g.act == GELU || g.F % 8 || g.F < 2 * COLUMNS || g.M < ROWS) return false;
+  if (!has_sm90() || g.act == GELU || g.F % 8 || g.F < 2 * COLUMNS || g.M < ROWS || (g.to8[0] && g.F % 128)) return false;
   for (int i = 0; i < (g.dh ? 2 : 1); i++)
     if (g.thin[i].count != 1 || g.thin[i].r != R || g.thin[i].beta != 0.0f || g.thin[i].K != g.F) return false;
   for (int i = 0; g.dh && i < 3; i++)
@@ -269,15 +286,20 @@ bool glu_fits_sm90(const GluPass& g) {
 
 int run_glu_sm90(int dtype, const GluPass& g, const Cast* casts, int cast_count) {
   Params p{};
-  p.M = static_cast<int>(g.M), p.F = static_cast<int>(g.F), p.casts = cast_count, p.store_h = g.h != nullptr;
+  p.M = static_cast<int>(g.M), p.F = static_cast<int>(g.F), p.casts = cast_count;
   for (int i = 0; i < cast_count; i++) p.cast[i] = casts[i];
   bool ok = map_2d(&p.gate, g.gate, g.M, g.F, ROWS) && map_2d(&p.up, g.up, g.M, g.F, ROWS);
-  if (g.h) ok = ok && map_2d(&p.h, g.h, g.M, g.F, ROWS);
-  if (g.dh) ok = ok && map_2d(&p.dh, g.dh, g.M, g.F, ROWS) && map_2d(&p.d_gate, g.d_gate, g.M, g.F, ROWS) && map_2d(&p.d_up, g.d_up, g.M, g.F, ROWS);
+  if (g.dh) ok = ok && map_2d(&p.dh, g.dh, g.M, g.F, ROWS);
+  void* const out[] = {g.dh ? g.d_gate : g.h, g.dh ? g.d_up : nullptr, g.dh ? g.h : nullptr};
+  for (int i = 0; i < 3; i++) {
+    p.stored[i] = out[i] != nullptr;
+    if (out[i]) ok = ok && map_2d(&p.out[i], out[i], g.M, g.F, ROWS);
+  }
+  for (int i = 0; i < 2; i++) p.to8[i] = g.to8[i], p.scale8[i] = g.scale8[i];
   for (int i = 0; i < (g.dh ? 2 : 1); i++) p.b[i] = g.thin[i].given[0];
   for (int i = 0; g.dh && i < 3; i++) ok = ok && map_box(&p.side[i], g.tall[i].thin[0], g.M, R, ROWS, R), p.by_rank[i] = g.tall[i].by_rank;
   if (!ok) return fail(US_DEVICE, "Cannot run glu: the driver refused a tensor map");
-  return dtype == BF16 ? pick<bf16>(p, g) : pick<f16>(p, g);
+  return dtype == BF16 ? pick_type<bf16>(p, g) : pick_type<f16>(p, g);
 }
 
 }  // namespace us

@@ -4,6 +4,7 @@
 #include "glu_sm90.h"
 
 #include "cast.cuh"
+#include "e4m3.cuh"
 #include "sm90.cuh"
 #include "tensor_map.h"
 
@@ -16,19 +17,22 @@ constexpr int ROWS = 64, COLUMNS = 64, GROUPS = 4, MINE = 2, PANELS = GROUPS * M
 constexpr int PANEL = ROWS * 128, B_PANEL = R * 128, SIDE = ROWS * R * 2, THREADS = 128 * (GROUPS + 1);
 
 struct Params {
-  CUtensorMap gate, up, dh, d_gate, d_up, h, side[3];
+  CUtensorMap gate, up, dh, out[3], side[3];  // out: of a stage's panels, d_gate, d_up, h or forward h
   const float* b[2];
   float *thin, *tall[3];  // parts: [column blocks][M][thin products * R]; [shares][F * R]
   Cast cast[MAX_CASTS];
+  uint8_t* to8[2];
+  float* scale8[2];
   int casts, M, F, share;  // share: tokens of a block, a multiple of ROWS
-  bool store_h, by_rank[3];
+  bool stored[3], by_rank[3];
 };
 
+/** LARGEST: [2][GROUPS][rounded matrices][ROWS], two rooms in turn. */
 template <bool BACKWARD> struct Room {
   static constexpr int THIN = BACKWARD ? 2 : 1, TALL = BACKWARD ? 3 : 0, WIDE = BACKWARD ? 3 : 2;
-  static constexpr int STAGE = WIDE * PANEL, STAGES = BACKWARD ? 6 : 12, SUMS = ROWS * THIN * R * 4;
+  static constexpr int STAGE = WIDE * PANEL, STAGES = BACKWARD ? 6 : 11, SUMS = ROWS * THIN * R * 4;
   static constexpr int B = STAGES * STAGE, SIDES = B + THIN * PANELS * B_PANEL, SUM = SIDES + 2 * TALL * SIDE;
-  static constexpr int BARRIERS = SUM + GROUPS * SUMS, BYTES = BARRIERS + ((GROUPS + 2) * STAGES + 6) * 8 + 1024;
+  static constexpr int LARGEST = SUM + GROUPS * SUMS, BARRIERS = LARGEST + 2 * GROUPS * THIN * ROWS * 4, BYTES = BARRIERS + ((GROUPS + 2) * STAGES + 6) * 8 + 1024;
 };
 /**
  * full: of each warpgroup's stages, in its order. A stage's own would not do: a warpgroup that comes early to a stage whose last
@@ -101,6 +105,39 @@ template <class T, bool BACKWARD> __device__ __forceinline__ void load_b(const P
   }
 }
 
+/** A warpgroup's part of LARGEST: of its rounded matrices, each row's largest value over one panel. */
+template <bool BACKWARD> __device__ __forceinline__ float* largest_of(uint8_t* smem, const Work& w, int it, int panel, int group) {
+  constexpr int N = Room<BACKWARD>::THIN;
+  return reinterpret_cast<float*>(smem + Room<BACKWARD>::LARGEST) + ((w.own(it, panel) & 1) * GROUPS + group) * N * ROWS;
+}
+
+/**
+ * What is rounded of a panel, d_gate and d_up or forward h, in e4m3. Two warpgroups have the 128 columns of a scale, and both need
+ * the larger of their two values of a row. Two rooms are enough: whoever writes one has met the other since that read it.
+ */
+template <class T, bool BACKWARD>
+__device__ __forceinline__ void round_panel(const Params& p, const Work& w, uint8_t* smem, const uint8_t* stage, int it, int panel) {
+  const int t128 = threadIdx.x % 128, first = t128 / 8, chunk = t128 % 8, group = panel % GROUPS;
+  const float *own = largest_of<BACKWARD>(smem, w, it, panel, group) + first, *other = largest_of<BACKWARD>(smem, w, it, panel, group ^ 1) + first;
+  const int column = w.column + panel * COLUMNS, row = w.row + it * ROWS + first;
+  const uint8_t* at = stage + first * 128 + (chunk ^ (first & 7)) * 16;
+  named_barrier(1 + group / 2, 256);
+#pragma unroll
+  for (int i = 0; i < Room<BACKWARD>::THIN; i++) {
+    uint8_t* to = p.to8[i] + static_cast<size_t>(row) * p.F + column + chunk * 8;
+    float* scale = p.scale8[i] + column / 128 * scale_rows(p.M) + row;
+#pragma unroll 2
+    for (int m = 0; m < ROWS; m += 16) {
+      const float most = fmaxf(own[i * ROWS + m], other[i * ROWS + m]);
+      if (row + m >= p.M) continue;
+      float v[8];
+      load<8>(reinterpret_cast<const T*>(at + i * PANEL + m * 128), v);
+      *reinterpret_cast<uint2*>(to + static_cast<size_t>(m) * p.F) = eight_e4m3(v, inverse_of(most));
+      if (chunk == 0 && group % 2 == 0) scale[m] = scale_of(most);
+    }
+  }
+}
+
 /** The stages' way out, by one thread; a stage is given back while the next one leaves. */
 template <bool BACKWARD> __device__ __forceinline__ void send(const Params& p, const Work& w, uint8_t* smem, const Barriers<BACKWARD>& bar) {
   using S = Room<BACKWARD>;
@@ -110,12 +147,8 @@ template <bool BACKWARD> __device__ __forceinline__ void send(const Params& p, c
       const int row = w.row + it * ROWS, column = w.column + i * COLUMNS;
       const uint8_t* from = smem + stage * S::STAGE;
       wait(&bar.ready[stage], phase);
-      if constexpr (BACKWARD) {
-        store_2d(&p.d_gate, from, column, row), store_2d(&p.d_up, from + PANEL, column, row);
-        if (p.store_h) store_2d(&p.h, from + 2 * PANEL, column, row);
-      } else {
-        store_2d(&p.h, from, column, row);
-      }
+      for (int o = 0; o < (BACKWARD ? 3 : 1); o++)
+        if (p.stored[o]) store_2d(&p.out[o], from + o * PANEL, column, row);
       store_commit();
       store_wait_read<1>();
       if (before >= 0) arrive(&bar.empty[before]);

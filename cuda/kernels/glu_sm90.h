@@ -5,9 +5,10 @@
 namespace us {
 
 /**
- * h = act(gate) * up and, where `down` is set, down = alpha * h b^T (b [r,F], f32); all of [M,F]. Or the backward, where dh is
+ * h = act(gate) * up and thin[0] = alpha * h b^T (b [r,F], f32); all of [M,F]. Or the backward, where dh is
  * set: d_gate, d_up, h from gate, up and dh, which they may overwrite each in its own place; `thin` = alpha * d_gate b and d_up b
- * (b [F,r]); `tall`: dB of gate and of up, dA of the linear that reads h. h null: nobody will read it.
+ * (b [F,r]); `tall`: dB of gate and of up, dA of the linear that reads h. Of d_gate, d_up, h what is null nobody will read.
+ * to8, scale8: h, or d_gate and d_up, in e4m3 too (fp8.h's Rounded), where there is room; then F is a multiple of 128.
  */
 struct GluPass {
   const void *gate, *up, *dh;
@@ -16,6 +17,8 @@ struct GluPass {
   size_t M, F;
   Thin thin[2];  // forward: one, over h
   Tall tall[3];
+  uint8_t* to8[2];
+  float* scale8[2];
 };
 
 /** Whether a pass with these runs in one launch and one for sums: rank 16, SiLU or GELU by tanh. */

@@ -47,7 +47,7 @@ struct Normed {
 
 /**
  * All that one pass over thin.a [M,K] gives: the thin products (b in f32), tall's gradient if there is one (wide = thin.a, a
- * single thin side), a in e4m3 with a scale a row if there is room for it. With a norm (and then no tall) it makes a = norm.y too.
+ * single thin side), a in e4m3 (fp8.h's Rounded) if there is room for it. With a norm (and then no tall) it makes a = norm.y too.
  */
 struct Wide {
   Thin thin;

@@ -78,6 +78,11 @@ __device__ __forceinline__ void load_2d(void* dst, const CUtensorMap* map, uint6
   asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4}], [%2];" ::"r"(
                    shared_address(dst)), "l"(map), "r"(shared_address(bar)), "r"(x), "r"(y) : "memory");
 }
+/** `bytes` in a row, a multiple of 16, from and to a multiple of 16. */
+__device__ __forceinline__ void load_bytes(void* dst, const void* src, uint32_t bytes, uint64_t* bar) {
+  asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(shared_address(dst)), "l"(src),
+               "r"(bytes), "r"(shared_address(bar)) : "memory");
+}
 /** The same box into the same place of every block of the cluster in `blocks`, each block's own barrier told. */
 __device__ __forceinline__ void load_2d_all(void* dst, const CUtensorMap* map, uint64_t* bar, uint16_t blocks, int x, int y) {
   asm volatile(

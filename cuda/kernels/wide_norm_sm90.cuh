@@ -55,34 +55,34 @@ __device__ __forceinline__ void find_rstd(const Params& q, const Work& w, uint8_
 template <class T, bool ROUND>
 __device__ __forceinline__ void norm_rows(const Params& q, const Work& w, uint8_t* smem, const Barriers& bar, int which) {
   const Seat t;
+  const Job& g = q.job[w.job];
   const float* gains = reinterpret_cast<const float*>(smem + q.room.gain) + t.chunk * 8;
   Slot s;
   s.advance(which * w.stages, q.room.ring);
   for (int it = which; it < w.tiles; it += 2) {
-    Slot again = s, third = s;
-    float rstd[4], best[4] = {};
+    Slot again = s;
+    float rstd[4];
     find_rstd<T>(q, w, smem, bar, t, it, s, rstd);
     for (int i = 0; i < w.stages; i++, again.advance(1, q.room.ring)) {
       float gain[8];
+      uint4 y[8];  // what is stored
 #pragma unroll
       for (int m = 0; m < 8; m++) {
         if (m % 4 == 0) load<8>(gains + i * COLUMNS + m / 4 * 64, gain);
         float v[8];
-        load<8>(t.at<const T>(smem, again, m), v);
+        uint4* at = reinterpret_cast<uint4*>(t.at<T>(smem, again, m));
+        load<8>(reinterpret_cast<const T*>(at), v);
         rms::scale_row(v, rstd[m % 4], gain);
-        store<8>(t.at<T>(smem, again, m), v);
-        if constexpr (ROUND)
-#pragma unroll
-          for (int j = 0; j < 8; j++) best[m % 4] = fmaxf(best[m % 4], fabsf(v[j]));
+        *at = y[m] = make_uint4(pack2<T>(v[0], v[1]), pack2<T>(v[2], v[3]), pack2<T>(v[4], v[5]), pack2<T>(v[6], v[7]));
       }
       fence_async();
-      __syncwarp();
-      if (t.lane == 0) arrive(&bar.normed[again.at]);
-    }
-    if constexpr (ROUND) {
+      arrive(&bar.normed[again.at]);  // every thread, here and in round_rows, where one a warp would do: racecheck knows no other way
 #pragma unroll
-      for (int m = 0; m < 4; m++) best[m] = to_f(from_f<T>(best[m]));  // the largest of the rounded: rounding keeps order
-      round_tile<T>(q, w, smem, bar, t, it, third, best);
+      for (int m = 0; ROUND && m < 4; m++) {
+        float v[2][8];
+        load<8>(reinterpret_cast<const T*>(&y[m]), v[0]), load<8>(reinterpret_cast<const T*>(&y[m + 4]), v[1]);
+        round_row(q, g, t, (w.first + it) * ROWS + t.first + 16 * m, w.c0 + i * COLUMNS, v);
+      }
     }
     s.advance(w.stages, q.room.ring);  // the other warpgroup's tile
   }

@@ -1,5 +1,5 @@
-// What two warpgroups do in turn with the rows of a pass over a wide matrix (wide_sm90.cu): a row's largest value over all
-// blocks of the cluster, then the row in e4m3. Eight threads a row and panel of 64 columns.
+// What two warpgroups do with the rows of a pass over a wide matrix (wide_sm90.cu): each stage of 128 columns in e4m3, a row of it
+// by its own largest value. Eight threads a row, each with eight columns of both panels.
 #pragma once
 #include "e4m3.cuh"
 #include "wide_sm90.cuh"
@@ -21,7 +21,7 @@ struct Seat {
 };
 
 /**
- * A stage of this warpgroup's tile. Its last use may have been the other warpgroup's, and that not even loaded yet; a barrier tells two
+ * A stage of this warpgroup's. Its last use may have been the other warpgroup's, and that not even loaded yet; a barrier tells two
  * phases apart and not three, so that use must be over before `full` is asked.
  */
 __device__ __forceinline__ void wait_for_stage(const Barriers& bar, const Slot& s) {
@@ -44,58 +44,37 @@ __device__ __forceinline__ const float* exchange(const Work& w, const Seat& t, f
   return here + t.first;
 }
 
-/** A tile's rows in e4m3, by the largest values of this block's columns in `best`. The stages from `s` are given back. */
-template <class T>
-__device__ __forceinline__ void round_tile(const Params& q, const Work& w, uint8_t* smem, const Barriers& bar, const Seat& t, int it, Slot& s,
-                                           float (&best)[4]) {
-  const Job& g = q.job[w.job];
-  const int row = (w.first + it) * ROWS + t.first;
+/** Sixteen values of a row, as T holds them, in e4m3; `column`: the stage's first. */
+__device__ __forceinline__ void round_row(const Params& q, const Job& g, const Seat& t, int row, int column, const float (&v)[2][8]) {
+  float best = 0;
 #pragma unroll
-  for (int m = 0; m < 4; m++)
+  for (int j = 0; j < 16; j++) best = fmaxf(best, fabsf(v[j / 8][j % 8]));
 #pragma unroll
-    for (int o = 4; o; o >>= 1) best[m] = fmaxf(best[m], __shfl_xor_sync(~0u, best[m], o));
-  const float* all = exchange(w, t, reinterpret_cast<float*>(smem + q.room.largest), bar.largest, it, best);
-#pragma unroll
-  for (int m = 0; m < 4; m++) {
-    best[m] = 0;
-#pragma unroll
-    for (int b = 0; b < CLUSTER; b++) best[m] = fmaxf(best[m], all[b * ROWS + 16 * m]);
-    if (w.rank == 0 && t.chunk == 0 && row + 16 * m < q.M) g.scale8[row + 16 * m] = scale_of(best[m]);
-    best[m] = inverse_of(best[m]);
-  }
-  uint8_t* out = g.to8 + static_cast<size_t>(row) * g.K + w.c0 + t.chunk * 8;
-  for (int i = 0; i < w.stages; i++, s.advance(1, q.room.ring)) {
-#pragma unroll
-    for (int m = 0; m < 8; m++) {
-      float v[8];
-      load<8>(t.at<const T>(smem, s, m), v);
-      const uint2 word = eight_e4m3(v, best[m % 4]);
-      if (row + m % 4 * 16 < q.M) *reinterpret_cast<uint2*>(out + static_cast<size_t>(m % 4 * 16) * g.K + i * COLUMNS + m / 4 * 64) = word;
-    }
-    __syncwarp();
-    if (t.lane == 0) arrive(&bar.empty[s.at]);
-  }
+  for (int o = 4; o; o >>= 1) best = fmaxf(best, __shfl_xor_sync(~0u, best, o));
+  if (row >= q.M) return;
+  const float by = inverse_of(best);
+  uint8_t* out = g.to8 + static_cast<size_t>(row) * g.K + column + t.chunk * 8;
+  *reinterpret_cast<uint2*>(out) = eight_e4m3(v[0], by), *reinterpret_cast<uint2*>(out + 64) = eight_e4m3(v[1], by);
+  if (t.chunk == 0) g.scale8[column / COLUMNS * scale_rows(q.M) + row] = scale_of(best);
 }
 
-/** Every other tile. */
+/** Every other stage; what is rounded has a multiple of 128 columns, so each is whole. */
 template <class T> __device__ __forceinline__ void round_rows(const Params& q, const Work& w, uint8_t* smem, const Barriers& bar, int which) {
+  const Job& g = q.job[w.job];
   const Seat t;
   Slot s;
-  s.advance(which * w.stages, q.room.ring);
-  for (int it = which; it < w.tiles; it += 2) {
-    Slot again = s;
-    float best[4] = {}, v[8];
-    for (int i = 0; i < w.stages; i++, s.advance(1, q.room.ring)) {
-      wait_for_stage(bar, s);
+  s.advance(which, q.room.ring);
+  int row = w.first * ROWS + t.first, i = which;
+  for (int n = which; n < w.tiles * w.stages; n += 2, i += 2, s.advance(2, q.room.ring)) {
+    for (; i >= w.stages; i -= w.stages) row += ROWS;
+    wait_for_stage(bar, s);
 #pragma unroll
-      for (int m = 0; m < 8; m++) {
-        load<8>(t.at<const T>(smem, s, m), v);
-#pragma unroll
-        for (int j = 0; j < 8; j++) best[m % 4] = fmaxf(best[m % 4], fabsf(v[j]));
-      }
+    for (int m = 0; m < 4; m++) {
+      float v[2][8];
+      load<8>(t.at<const T>(smem, s, m), v[0]), load<8>(t.at<const T>(smem, s, m + 4), v[1]);
+      round_row(q, g, t, row + 16 * m, w.c0 + i * COLUMNS, v);
     }
-    round_tile<T>(q, w, smem, bar, t, it, again, best);
-    s.advance(w.stages, q.room.ring);  // the other warpgroup's tile
+    arrive(&bar.empty[s.at]);
   }
 }
 

@@ -2,8 +2,8 @@
 // dy B, the gradient dB = dy^T (x A^T), and a in 8 bits for the product that follows. A cluster of eight blocks has 64 rows at
 // a time, each block an eighth of the columns, which come through a ring of TMA stages of 128 columns. One warpgroup
 // multiplies: the thin products' parts go to the block that owns the rows, the gradient's columns stay in registers over all
-// rows of the cluster. Two warpgroups in turn take a row's largest value, exchange it and write the row in e4m3. Or they make the
-// rows first, from x by an RMS norm, and a thread of the producer's group sends them out. Idle warps of that group round other
+// rows of the cluster. Two more write each stage in e4m3. Or they make the rows first, from x by an RMS norm, and a thread of the
+// producer's group sends them out. Idle warps of that group round other
 // adapters meanwhile. Bound by reading a once: 50 MB and 17 us for [8192, 3072] on an H100.
 #include "wide_norm_sm90.cuh"
 
@@ -107,11 +107,11 @@ __global__ void US_CLUSTER(CLUSTER) __launch_bounds__(threads_of(ROUND || NORM),
   const Work w = work_of(q);
   if (threadIdx.x == 0) {
     for (int i = 0; i < q.room.ring; i++) {
-      barrier_init(&bar.full[i], 1), barrier_init(&bar.normed[i], 4);
-      barrier_init(&bar.empty[i], 1 + (ROUND ? 4 : 0) + (NORM ? 1 : 0));  // multiplied, rounded, sent
+      barrier_init(&bar.full[i], 1), barrier_init(&bar.normed[i], 128);
+      barrier_init(&bar.empty[i], 1 + (NORM ? 1 : ROUND ? 128 : 0));  // multiplied, sent or rounded
     }
     for (int i = 0; i < 2; i++) barrier_init(&bar.side_full[i], 1), barrier_init(&bar.side_empty[i], 1), barrier_init(&bar.sums[i], 1);
-    for (int i = 0; i < 4; i++) barrier_init(&bar.largest[i], 1), barrier_init(&bar.squares[i], 1);
+    for (int i = 0; i < 4; i++) barrier_init(&bar.squares[i], 1);
     barrier_init_fence();
   }
   __syncthreads();
@@ -195,13 +195,13 @@ bool place_norm(Job& g, Maps& map, const Normed& n, size_t M, size_t K) {
 bool wide_fits_sm90(const Thin& t, int count) {
   if (!has_sm90() || t.r != R || t.beta != 0.0f || t.K < COLUMNS || count > MAX_SHARING) return false;
   const int stages = stages_of(t.K);
-  return stages <= MOST && room_of(count, stages, count == 1, true, false).ring >= stages + 2;
+  return stages <= MOST && room_of(count, stages, count == 1, false).ring >= stages + 2;
 }
 
 bool wide_norm_fits_sm90(size_t K, int count) {
   if (!has_sm90() || K < COLUMNS || K % 8 || count > MAX_SHARING) return false;
   const int stages = stages_of(K);
-  return stages <= MOST && room_of(count, stages, false, true, true).ring >= stages + 2;
+  return stages <= MOST && room_of(count, stages, false, true).ring >= stages + 2;
 }
 
 int run_wide_sm90(int dtype, bool by_k, size_t M, const Wide* list, int count, const Cast* casts, int cast_count) {
@@ -225,7 +225,7 @@ int run_wide_sm90(int dtype, bool by_k, size_t M, const Wide* list, int count, c
     if (tall) ok = ok && map_box(&q.map[i].side, list[i].tall.thin[0], M, R, ROWS, R);
     if (!ok) return fail(US_DEVICE, "Cannot run matmul: the driver refused a tensor map");
   }
-  q.room = room_of(list[0].count, most, tall, round, norm);
+  q.room = room_of(list[0].count, most, tall, norm);
   share_clusters(q, clusters_at_once());
   if (tall) {
     size_t room = 0;

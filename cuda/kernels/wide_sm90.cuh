@@ -33,7 +33,7 @@ struct Job {
   bool by_rank;
 };
 /** Where things lie in shared memory, in bytes; `ring` is a number of stages. */
-struct Room { int ring, b, side, part, largest, squares, gain, barriers, bytes; };
+struct Room { int ring, b, side, part, squares, gain, barriers, bytes; };
 struct Params {
   Maps map[MAX_THIN];
   Job job[MAX_THIN];
@@ -43,13 +43,13 @@ struct Params {
   bool by_k;
 };
 
-inline Room room_of(int count, int stages, bool tall, bool round, bool norm) {
-  const int b = count * stages * 2 * B_PANEL, side = tall ? 2 * SIDE : 0, part = 2 * CLUSTER * count * PART * 4, rows = 4 * CLUSTER * ROWS * 4;
-  const int largest = round ? rows : 0, squares = norm ? rows : 0, gain = norm ? stages * COLUMNS * 4 : 0;
-  const int rest = b + side + part + largest + squares + gain + 512 + 1024;
+inline Room room_of(int count, int stages, bool tall, bool norm) {
+  const int b = count * stages * 2 * B_PANEL, side = tall ? 2 * SIDE : 0, part = 2 * CLUSTER * count * PART * 4;
+  const int squares = norm ? 4 * CLUSTER * ROWS * 4 : 0, gain = norm ? stages * COLUMNS * 4 : 0;
+  const int rest = b + side + part + squares + gain + 512 + 1024;
   Room r{};
   r.ring = (LIMIT - rest) / STAGE < MOST_RING ? (LIMIT - rest) / STAGE : MOST_RING;
-  r.b = r.ring * STAGE, r.side = r.b + b, r.part = r.side + side, r.largest = r.part + part, r.squares = r.largest + largest;
+  r.b = r.ring * STAGE, r.side = r.b + b, r.part = r.side + side, r.squares = r.part + part;
   r.gain = r.squares + squares, r.barriers = r.gain + gain;
   r.bytes = r.barriers + 512 + 1024;
   return r;
@@ -61,10 +61,10 @@ struct Work {
   int c0, stages;               // columns from c0
 };
 struct Barriers {
-  uint64_t *full, *empty, *normed, *side_full, *side_empty, *sums, *largest, *squares;
+  uint64_t *full, *empty, *normed, *side_full, *side_empty, *sums, *squares;
   __device__ __forceinline__ Barriers(uint8_t* at, int ring) {
     full = reinterpret_cast<uint64_t*>(at), empty = full + ring, normed = empty + ring, side_full = normed + ring, side_empty = side_full + 2;
-    sums = side_empty + 2, largest = sums + 2, squares = largest + 4;
+    sums = side_empty + 2, squares = sums + 2;
   }
 };
 struct Slot {

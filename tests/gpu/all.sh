@@ -5,7 +5,7 @@
 # map (Deno) or a tsconfig (Bun); golden-real has its ids in the case, so no tokenizer is needed. To carry a runtime to such a
 # machine, take one file: tests/tools/node_modules/deno/deno or tests/tools/node_modules/bun/bin/bun.exe (as `bun`).
 # One line a part and runtime; a part that fails shows its last lines; everything lies under $OUT (a temporary folder).
-# Parts: ops checkpointing golden real; PARTS="ops real" takes some of them; PARTS=sanitizer, which is none of them, runs what the CUDA
+# Parts: ops checkpointing golden real curve; PARTS="ops real" takes some of them; PARTS=sanitizer, which is none of them, runs what the CUDA
 # toolkit's compute-sanitizer finishes in minutes, on Deno. The exit status is the number of parts that failed.
 set -uo pipefail
 cd "$(dirname "$0")/../.."
@@ -25,7 +25,7 @@ part() {
   fi
 }
 skip() { echo "skip $1: $2"; }
-wanted() { [[ " ${PARTS:-ops checkpointing golden real} " == *" $1 "* ]]; }
+wanted() { [[ " ${PARTS:-ops checkpointing golden real curve} " == *" $1 "* ]]; }
 
 if command -v nvidia-smi >/dev/null; then
   nvidia-smi --query-gpu=name,memory.total,driver_version,compute_cap --format=csv,noheader | sed 's/^/     /'
@@ -55,6 +55,10 @@ for r in "${runtimes[@]}"; do
       skip "golden-real on $r" "$data/golden-real or its model is not there"
     fi
   fi
+  if wanted curve; then
+    if [ -d "$data/golden-real" ]; then part "$r" "8-bit curve" "${plain[@]}" tests/gpu/curve_fp8.ts "$data/golden-real"
+    else skip "8-bit curve on $r" "$data/golden-real is not there"; fi
+  fi
 done
 if wanted sanitizer; then
   # racecheck runs all kernels: 2025.3 ends a process in which some are left out and one of those is launched in clusters
@@ -63,7 +67,7 @@ if wanted sanitizer; then
       deno run -A --no-config --no-lock --import-map tests/gpu/import_map.json tests/gpu/ops.ts "${@:2}"
   }
   if command -v compute-sanitizer >/dev/null && command -v deno >/dev/null; then
-    watched memcheck " on cuda" ops/{feed_forward,rope_linear,norm_pass}_test.ts gpu/attention_tiles.ts
+    watched memcheck " on cuda" ops/{feed_forward,rope_linear,norm_pass,fp8}_test.ts gpu/attention_tiles.ts
     watched synccheck " on cuda" ops/{feed_forward,rope_linear}_test.ts
     watched racecheck " on cuda bf16" ops/feed_forward_test.ts gpu/attention_tiles.ts
   else

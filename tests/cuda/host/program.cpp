@@ -193,7 +193,8 @@ struct Maker {
   /** A feed-forward's backward, parts of it missing; nobody reads h once it is forgotten, until it is filled. */
   void feed_backward() {
     own_places = chance(70) ? 100 : 90, next_place = below(ARENA / 256) * 256;
-    const uint32_t r = chance(85) ? 16 : 8, K = wide;
+    const uint32_t r = chance(85) ? 16 : 8, K = chance(35) ? 128 : wide, D = K == 128 ? 128 : 72, base = K == 128 ? uint32_t{US_FP8_128} : dtype;
+    const int often = K == 128 ? 98 : 90;
     T h = place(dtype, {rows, K}), gate = apart(h, dtype, {rows, K}), up = apart(h, dtype, {rows, K});
     while (!disjoint(gate, up)) up = apart(h, dtype, {rows, K});
     Step glu{Step::GLU_BWD};
@@ -210,15 +211,16 @@ struct Maker {
       for (;;)
         if (const T t = this->apart(from, type, shape); !again || disjoint(t, y)) return t;
     };
-    T side = apart(h, dtype, {rows, r}), dx = apart(h, dtype, {rows, 72});
+    T side = apart(h, dtype, {rows, r}), dx = apart(h, dtype, {rows, D});
     if (chance(20)) queue.push_back(matmul(side, apart(h, dtype, {rows, K}), apart(h, US_F32, {K, r}), 0, 0, 0));
     queue.push_back(glu);
-    if (chance(90)) queue.push_back(matmul(apart(h, US_F32, {r, K}), side, h, 1, 0, 1));
+    if (chance(often)) queue.push_back(matmul(apart(h, US_F32, {r, K}), side, h, 1, 0, 1));
     if (chance(15)) queue.push_back(matmul(apart(h, dtype, {rows, 72}), h, apart(h, dtype, {K, 72}), 0, 0, 0));
     auto step = [&](Step::Kind kind, const T& t) {
       Step s{kind};
       s.t[0] = t, queue.push_back(s);
     };
+    const T shared = apart(h, base, {K, D});  // the arena has little room for 8-bit ones
     const T weight = apart(h, chance(50) ? uint32_t{US_F32} : dtype, {72});
     auto forget = [&](const T& t) { step(Step::FORGET, t), dead.push_back(t); };
     if (chance(80)) forget(h);
@@ -236,17 +238,18 @@ struct Maker {
     for (const T& d : {up, gate}) {
       // now and then something lies where gate, or what the norm reads, lies
       const uint64_t odd = below(16);
-      auto at = [](T t, const T& place) { return t.off_lo = place.off_lo, t; };
+      auto at = [](T t, const T& place) { return t.off_lo = std::min(place.off_lo, static_cast<uint32_t>((ARENA - size_of(t)) / 256 * 256)), t; };
       T db = apart(h, dtype, {rows, r}), xa = chance(80) ? apart(h, dtype, {rows, r}) : db;
       while (!disjoint(db, up) || !disjoint(db, gate)) db = apart(h, dtype, {rows, r});
       const T b = turned ? apart(h, US_F32, {r, K}) : apart(h, US_F32, {K, r});
-      if (chance(90)) queue.push_back(matmul(db, d, odd == 1 ? at(b, gate) : b, 0, turned, 0));
-      if (chance(80)) queue.push_back(matmul(dx, d, apart(h, dtype, {K, 72}), 0, 0, d.off_lo == up.off_lo ? 0 : 1));
-      const T join_b = apart(h, US_F32, {r, 72});
+      if (chance(often)) queue.push_back(matmul(db, d, odd == 1 ? at(b, gate) : b, 0, turned, 0));
+      if (chance(often)) queue.push_back(matmul(dx, d, chance(90) ? shared : apart(h, base, {K, D}), 0, 0, d.off_lo == up.off_lo ? 0 : 1));
+      const T join_b = apart(h, US_F32, {r, D});
       if (chance(70)) queue.push_back(matmul(dx, db, odd == 0 ? at(join_b, gate) : join_b, 0, 0, 1));
       if (odd == 3 && again) queue.push_back(matmul(at(db, weight), gate, apart(h, US_F32, {K, r}), 0, 0, 0));
-      if (odd == 4 && again) queue.push_back(matmul(at(dx, x), gate, apart(h, dtype, {K, 72}), 0, 0, 0));
-      if (chance(90)) queue.push_back(matmul(apart(h, US_F32, {K, r}), d, odd == 2 ? at(xa, gate) : xa, 1, 0, 1));
+      if (odd == 4 && again) queue.push_back(matmul(at(dx, x), gate, apart(h, base, {K, D}), 0, 0, 0));
+      if (chance(often)) queue.push_back(matmul(apart(h, US_F32, {K, r}), d, odd == 2 ? at(xa, gate) : xa, 1, 0, 1));
+      if (chance(10)) queue.push_back(matmul(apart(h, US_F32, {K, 8}), d, apart(h, dtype, {rows, 8}), 1, 0, 1));
       if (again && chance(90)) queue.push_back(matmul(apart(h, US_F32, {r, 72}), db, y, 1, 0, 1));
       if (again && chance(15)) queue.push_back(matmul(apart(h, US_F32, {72, r}), y, chance(50) ? xa : db, 1, 0, 1));
       if (again && chance(15)) queue.push_back(matmul(apart(h, US_F32, {r, 72}), db, x, 1, 0, 1));  // raw beside normed
@@ -256,19 +259,29 @@ struct Maker {
     }
     if (again && chance(10)) step(Step::COPY, apart(h, dtype, {rows, 72})), queue.back().t[1] = y;
     if (again && chance(80)) forget(y);
+    for (const T& t : {gate, up}) {
+      if (chance(60)) forget(t);
+      else if (chance(70)) step(Step::COPY, apart(t, dtype, {rows, K})), queue.back().t[1] = t;
+    }
     for (const T& t : dead) step(Step::FILL, t);
   }
   /** An activation and what reads it. */
   void feed_forward() {
     own_places = chance(70) ? 100 : 90, next_place = below(ARENA / 256) * 256;
-    const uint32_t r = chance(85) ? 16 : 8, K = wide;
-    const T h = place(dtype, {rows, K}), out = apart(h, dtype, {rows, 72}), ha = apart(h, dtype, {rows, r});
+    const uint32_t r = chance(85) ? 16 : 8, K = chance(25) ? 128 : wide, D = K == 128 ? 128 : 72, base = K == 128 ? uint32_t{US_FP8_128} : dtype;
+    const T h = place(dtype, {rows, K}), out = apart(h, dtype, {rows, D}), ha = apart(h, dtype, {rows, r});
     Step glu{Step::GLU};
     glu.t[0] = h, glu.t[1] = apart(h, dtype, {rows, K}), glu.t[2] = apart(h, dtype, {rows, K}), glu.trans_a = chance(90) ? 0 : 1;
     queue.push_back(glu);
-    if (chance(80)) queue.push_back(matmul(out, h, apart(h, dtype, {72, K}), 0, 1, 0));
+    if (chance(80)) queue.push_back(matmul(out, h, apart(h, base, {D, K}), 0, 1, 0));
     if (chance(90)) queue.push_back(matmul(ha, h, apart(h, US_F32, {r, K}), 0, 1, 0));
-    if (chance(80)) queue.push_back(matmul(out, ha, apart(h, US_F32, {72, r}), 0, 1, 1));
+    if (chance(80)) queue.push_back(matmul(out, ha, apart(h, US_F32, {D, r}), 0, 1, 1));
+    if (chance(15)) queue.push_back(matmul(apart(h, dtype, {rows, 72}), h, apart(h, dtype, {72, K}), 0, 1, 0));
+    if (chance(30)) return;
+    for (const Step::Kind kind : {Step::FORGET, Step::FILL}) {
+      Step s{kind};
+      s.t[0] = h, queue.push_back(s);
+    }
   }
   /** A backward of attention, of shapes it has: what it writes may be turned. */
   Step attend() {

@@ -125,10 +125,6 @@ int cast_adapters(int dtype, const Cast* casts, int count) {
 // ---- 8-bit weights: an input's rounded copy is here the 16 bits themselves, its scales are ones ----
 
 namespace {
-void copy_rows(const void* from, uint8_t* to, float* scale, size_t M, size_t K) {
-  memmove(to, from, M * K * 2);
-  for (size_t m = 0; m < M; m++) put(scale, F32, m, 1);
-}
 void touch(Launch& l, const void* from, const uint8_t* to, const float* scale, size_t M, size_t K) {
   l.read(from, M * K * 2), l.write(to, M * K * 2), l.write(scale, M * 4);
 }
