@@ -306,6 +306,8 @@ export interface WorkspaceShape {
   readonly tokens: number;
   readonly heads: number;
   readonly headDim: number;
+  /** Columns of all that products with 8-bit weights read at once, at most; 0 without such weights. */
+  readonly columns8: number;
 }
 
 /** Device memory, transfers, and the operations. */

@@ -50,6 +50,8 @@ interface Recorded {
   readonly decoder: Decoder;
   readonly params: Params | null;
   readonly weights: number;
+  /** Whether some of them are rounded to 8 bits. */
+  readonly rounded: boolean;
 }
 
 /** What a plan asks of the backend to come. */
@@ -72,21 +74,27 @@ function recordDecoder(
     checkpoint: checkpointing(rec, source.config.layers, o.checkpoint ?? true),
     ...{ adapters: plan.adapters, maxLength: o.maxLength },
   });
-  return { rec, decoder, params, weights: bytes };
+  return { rec, decoder, params, weights: bytes, rounded: places.some((p) => p.dtype === "fp8_128") };
 }
 
 /** Bytes of a run on a backend with `be`'s activation type and block formats. */
 export function planMemory(source: ModelSource, be: Target, o: PlanOptions): MemoryPlan {
   const plan = planTraining(source, o);
-  const { rec, decoder, params, weights } = recordDecoder(source, plan, be, { ...o, maxLength: o.pass.maxLength });
+  const { rec, decoder, params, weights, rounded } = recordDecoder(source, plan, be, {
+    ...o,
+    maxLength: o.pass.maxLength,
+  });
   const slab = (params?.slabs ?? []).reduce((n, s) => n + numel(s.value) * 4, 0);
   const before = rec.memory().active;
   const optimizer = params && o.optim ? createOptimizer(rec, params, o.optim) : null;
   const optimizerBytes = rec.memory().active - before;
   optimizer?.close();
   const arena = recordPass(rec, decoder, o.pass, params !== null), inputs = inputBytes(o.pass);
-  const { heads, headDim } = source.config, tokens = params ? o.pass.trainTokens ?? o.pass.maxTokens : 0;
-  const workspace = be.workspace?.({ tokens, heads, headDim }) ?? 0;
+  const { heads, kvHeads, headDim, dim, ffn } = source.config,
+    tokens = params ? o.pass.trainTokens ?? o.pass.maxTokens : 0;
+  // The gradients of gate and up, or of q, k and v, meet in one product.
+  const columns8 = rounded ? Math.max(2 * ffn, (heads + 2 * kvHeads) * headDim, dim) : 0;
+  const workspace = be.workspace?.({ tokens, heads, headDim, columns8 }) ?? 0;
   const total = weights + 2 * slab + optimizerBytes + arena + inputs + workspace;
   return {
     ...{ weights, params: slab, grads: slab, optimizer: optimizerBytes, arena, inputs, workspace, total },

@@ -4,6 +4,7 @@ import { llamaWithoutWeights, LORA } from "../../bench/llama_3b.ts";
 import { parseArgs } from "../../src/cli/args.ts";
 import { planRun, withPlan } from "../../src/cli/plan_run.ts";
 import { resolve } from "../../src/cli/settings.ts";
+import type { WorkspaceShape } from "../../src/core/backend.ts";
 import { MemoryError } from "../../src/core/errors.ts";
 import { RecordingBackend } from "../../src/core/recording.ts";
 import type { Rows } from "../../src/data/types.ts";
@@ -70,6 +71,20 @@ const proposed = (e: MemoryError) =>
 
 const PLAIN = ["--per_device_train_batch_size", "8", "--gradient_accumulation_steps", "1"];
 const NONE = ["--use_gradient_checkpointing", "none"];
+
+test("the backend is told what products with 8-bit weights read at once", () => {
+  const shapes: WorkspaceShape[] = [];
+  class Asked extends Device {
+    readonly workspace = (shape: WorkspaceShape) => (shapes.push(shape), 0);
+  }
+  const columns = (...flags: string[]) => {
+    shapes.length = 0;
+    plan(new Asked(80), ...PLAIN, ...flags);
+    return [...new Set(shapes.map((x) => x.columns8))];
+  };
+  expect(columns()).toEqual([0]);
+  expect(columns("--load_in_fp8")).toEqual([2 * 8192]); // the gradients of gate and up
+});
 
 test("a plan that exceeds the device is refused with its table; every flag proposed makes the run fit", () => {
   const e = refused(new Device(16), ...PLAIN, ...NONE);

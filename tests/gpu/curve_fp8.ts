@@ -22,7 +22,7 @@ import { createOptimizer } from "../../src/train/optimizers.ts";
 import { Stepper } from "../../src/train/step.ts";
 import { openCase, optimOf, packRows, values } from "../golden/case.ts";
 
-const [dir] = process.argv.slice(2), STEPS = 100, WHOLE = 400;
+const [dir] = process.argv.slice(2), STEPS = 100, WHOLE = 150;
 if (!dir) throw new Error("Cannot start: curve_fp8.ts DIR");
 const c = openCase(dir), [recorded, , width] = c.golden.tensors.get("ids")!.shape;
 const all = ["ids", "attention_mask", "labels"].map((n) => values(c, n)), size = all[0].length / recorded;
@@ -88,7 +88,7 @@ async function train(
 const work = mkdtempSync(join(tmpdir(), "curve-fp8-"));
 try {
   await write(fresh());
-  const whole = await train(openModel(work), "f32", { full: true }, { batches: seen, steps: WHOLE, lr: 5e-4 });
+  const whole = await train(openModel(work), "bf16", { full: true }, { batches: seen, steps: WHOLE, lr: 5e-4 });
   console.log(`trained whole: loss ${whole.losses[0].toFixed(4)} -> ${whole.losses[WHOLE - 1].toFixed(4)}`);
   await write(whole.trained);
   const on = { batches: unseen, steps: STEPS, lr: 1e-3 }, lora = { lora: LORA };
