@@ -126,6 +126,16 @@ export function packRows(ids: Float32Array, mask: Float32Array, labels: Float32A
   };
 }
 
+/** golden-real's batches, one a step. */
+export function stepBatches(c: Case): Batch[] {
+  const [steps, , width] = c.golden.tensors.get("ids")!.shape;
+  const all = ["ids", "attention_mask", "labels"].map((n) => values(c, n)), size = all[0].length / steps;
+  return Array.from({ length: steps }, (_, s) => {
+    const [ids, mask, labels] = all.map((x) => x.subarray(s * size, (s + 1) * size));
+    return packRows(ids, mask, labels, width);
+  });
+}
+
 /** The micro-batches of a step: input_ids, attention_mask and labels are [B,S], or [M,B,S] for M of them. */
 export function microBatches(c: Case): Batch[] {
   const { shape } = c.golden.tensors.get("input_ids")!, width = shape.at(-1)!, size = shape.at(-2)! * width;

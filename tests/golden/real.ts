@@ -1,11 +1,10 @@
 /** golden-real: twenty LoRA steps on a real model, greedy answers and top log-probabilities before and after. */
 import type { Backend } from "../../src/core/backend.ts";
-import type { Batch } from "../../src/data/types.ts";
 import { loadModel, type Model, openModel, writeAdapter } from "../../src/models/mod.ts";
 import { createOptimizer } from "../../src/train/optimizers.ts";
 import { learningRate } from "../../src/train/schedule.ts";
 import { Stepper } from "../../src/train/step.ts";
-import { type Case, optimOf, packRows, values, valuesUnder } from "./case.ts";
+import { type Case, optimOf, stepBatches, values, valuesUnder } from "./case.ts";
 import { type Check, firstDifference, relativeCurve, worstNorm } from "./compare.ts";
 import { greedy, logProbs } from "./decode.ts";
 
@@ -21,7 +20,7 @@ const F32: RealBounds = { curve: 1e-3, logProbs: 1e-3, margin: { base: 0.01, tun
 
 /** Runs the case on the model file. */
 export async function runReal(c: Case, be: Backend, modelPath: string, bounds: RealBounds = F32): Promise<Check[]> {
-  const source = openModel(modelPath), batches = readBatches(c);
+  const source = openModel(modelPath), batches = stepBatches(c);
   const maxTokens = Math.max(...batches.map((b) => b.ids.length));
   const maxSequences = Math.max(...batches.map((b) => b.cu.length - 1));
   const width = c.golden.tensors.get("ids")!.shape[2];
@@ -50,16 +49,6 @@ export async function runReal(c: Case, be: Backend, modelPath: string, bounds: R
   checks.push(...await prompts(c, model, "tuned", bounds));
   model.close();
   return checks;
-}
-
-/** ids, attention_mask and labels [steps, rows, width] as a packed batch a step. */
-function readBatches(c: Case): Batch[] {
-  const [steps, , width] = c.golden.tensors.get("ids")!.shape;
-  const all = ["ids", "attention_mask", "labels"].map((n) => values(c, n)), size = all[0].length / steps;
-  return Array.from({ length: steps }, (_, s) => {
-    const [ids, mask, labels] = all.map((x) => x.subarray(s * size, (s + 1) * size));
-    return packRows(ids, mask, labels, width);
-  });
 }
 
 /** Greedy tokens and top log-probabilities of every prompt: the first decoded alone, the others side by side. */

@@ -62,14 +62,17 @@ for r in "${runtimes[@]}"; do
 done
 if wanted sanitizer; then
   # racecheck runs all kernels: 2025.3 ends a process in which some are left out and one of those is launched in clusters
-  watched() {
-    part compute-sanitizer "$1" --tool "$1" --error-exitcode 1 \
-      deno run -A --no-config --no-lock --import-map tests/gpu/import_map.json tests/gpu/ops.ts "${@:2}"
+  watched() { # TOOL WHAT FILTER FILES…
+    part compute-sanitizer "$1 of $2" --tool "$1" --error-exitcode 1 \
+      deno run -A --no-config --no-lock --import-map tests/gpu/import_map.json tests/gpu/ops.ts "${@:3}"
   }
   if command -v compute-sanitizer >/dev/null && command -v deno >/dev/null; then
-    watched memcheck " on cuda" ops/{feed_forward,rope_linear,norm_pass,fp8}_test.ts gpu/attention_tiles.ts
-    watched synccheck " on cuda" ops/{feed_forward,rope_linear}_test.ts
-    watched racecheck " on cuda bf16" ops/feed_forward_test.ts gpu/attention_tiles.ts
+    watched memcheck passes " on cuda" ops/{feed_forward,rope_linear,norm_pass}_test.ts gpu/attention_tiles.ts
+    watched memcheck "8-bit products" " on cuda bf16" ops/fp8_test.ts
+    watched synccheck passes " on cuda" ops/{feed_forward,rope_linear,fp8}_test.ts
+    watched racecheck passes " on cuda bf16" ops/feed_forward_test.ts gpu/attention_tiles.ts
+    watched racecheck "8-bit products" "200 rows, on cuda bf16" ops/fp8_test.ts
+    watched racecheck "8-bit passes" "over 200 rows gives the bits that it gives apart on cuda bf16" ops/fp8_test.ts
   else
     skip sanitizer "compute-sanitizer and deno must be on PATH"
   fi

@@ -11,17 +11,12 @@ import { loadModel, openModel, writeAdapter } from "../../src/models/mod.ts";
 import { createOptimizer } from "../../src/train/optimizers.ts";
 import { learningRate } from "../../src/train/schedule.ts";
 import { Stepper } from "../../src/train/step.ts";
-import { openCase, optimOf, packRows, values } from "../golden/case.ts";
+import { openCase, optimOf, stepBatches } from "../golden/case.ts";
 
 const STEPS = 100;
 const [dir, path, out] = process.argv.slice(2);
 if (!out) throw new Error("Cannot start: curve.ts DIR MODEL OUT.json");
-const c = openCase(dir), [recorded, , width] = c.golden.tensors.get("ids")!.shape;
-const all = ["ids", "attention_mask", "labels"].map((n) => values(c, n)), size = all[0].length / recorded;
-const batches = Array.from({ length: recorded }, (_, s) => {
-  const [ids, mask, labels] = all.map((x) => x.subarray(s * size, (s + 1) * size));
-  return packRows(ids, mask, labels, width);
-});
+const c = openCase(dir), width = c.golden.tensors.get("ids")!.shape[2], batches = stepBatches(c);
 const optim = { ...optimOf(c.recipe), totalSteps: STEPS }, curves: Record<string, number[]> = {};
 for (const actDtype of ["f32", "bf16"] as const) {
   const be = await candidate.open({ actDtype }), source = openModel(path);
@@ -36,7 +31,7 @@ for (const actDtype of ["f32", "bf16"] as const) {
   });
   const losses: number[] = curves[actDtype] = [];
   for (let t = 1; t <= STEPS; t++) {
-    losses.push((await stepper.step([batches[(t - 1) % recorded]], { lr: learningRate(optim, t), t })).loss);
+    losses.push((await stepper.step([batches[(t - 1) % batches.length]], { lr: learningRate(optim, t), t })).loss);
   }
   console.log(`${actDtype}: loss ${losses[0].toFixed(4)} -> ${losses[STEPS - 1].toFixed(4)}`);
   stepper.close();

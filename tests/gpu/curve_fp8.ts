@@ -20,18 +20,13 @@ import { expandNames } from "../../src/models/names.ts";
 import { familyOf } from "../../src/models/registry.ts";
 import { createOptimizer } from "../../src/train/optimizers.ts";
 import { Stepper } from "../../src/train/step.ts";
-import { openCase, optimOf, packRows, values } from "../golden/case.ts";
+import { openCase, optimOf, stepBatches } from "../golden/case.ts";
 
 const [dir] = process.argv.slice(2), STEPS = 100, WHOLE = 150;
 if (!dir) throw new Error("Cannot start: curve_fp8.ts DIR");
-const c = openCase(dir), [recorded, , width] = c.golden.tensors.get("ids")!.shape;
-const all = ["ids", "attention_mask", "labels"].map((n) => values(c, n)), size = all[0].length / recorded;
-const batches = Array.from({ length: recorded }, (_, s) => {
-  const [ids, mask, labels] = all.map((x) => x.subarray(s * size, (s + 1) * size));
-  return packRows(ids, mask, labels, width);
-});
+const c = openCase(dir), width = c.golden.tensors.get("ids")!.shape[2], batches = stepBatches(c);
 c.golden.close();
-const seen = batches.slice(0, recorded / 2), unseen = batches.slice(recorded / 2);
+const seen = batches.slice(0, batches.length / 2), unseen = batches.slice(batches.length / 2);
 const hf = {
   ...llamaConfig(8),
   ...{ vocab_size: 49152, hidden_size: 512, num_attention_heads: 4, num_key_value_heads: 2, intermediate_size: 1536 },
