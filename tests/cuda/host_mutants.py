@@ -228,11 +228,10 @@ REST = [
     ('device.cpp', 'if (unfinished) cudaGraphDestroy(unfinished);', ';'),
     ('device.cpp', 'if (g.exec) cudaGraphExecDestroy(g.exec), g.exec = nullptr, g.generation++;', 'if (g.exec) cudaGraphExecDestroy(g.exec), g.exec = nullptr;'),
     ('device.cpp', 's.remove_all();', ';'),
-    ('device.cpp', 'profile_drop();', ';'),
+    ('device.cpp', 'drop_pending(), profile_drop();', 'drop_pending();'),
     ('device.cpp', 'for (char* p : s.retired) cudaFree(p);\n  if', 'if'),
     ('device.cpp', 'if (s.ring) cudaFreeHost(s.ring);', ';'),
     ('device.cpp', 'if (s.stream) cudaStreamDestroy(s.stream), s.stream = nullptr;', 's.stream = nullptr;'),
-    ('device.cpp', 's.openings++, s.device', 's.device'),
     ('device.cpp', 'p.major * 10 + p.minor >= OLDEST', 'true'),
     ('device.cpp', 'if (s.capability < OLDEST) {', 'if (false) {'),
     ('device.cpp', 'if (device >= static_cast<uint32_t>(count)) {', 'if (false) {'),
@@ -244,7 +243,6 @@ REST = [
     ('device.cpp', 'if (s.capturing) return recording("wait");', ';'),
     ('device.cpp', 'if (s.capturing) return recording("free a graph");', ';'),
     ('device.cpp', 'if (s.capturing) return recording("launch a graph");', ';'),
-    ('device.cpp', 'cudaFree(p);\n    return fail(US_MEMORY, "Cannot allocate: all', 'return fail(US_MEMORY, "Cannot allocate: all'),
     ('device.cpp', 'const cudaError_t waited = cudaStreamSynchronize(s.stream), freed = cudaFree', 'const cudaError_t waited = cudaSuccess, freed = cudaFree'),
     ('device.cpp', 's.active -= slot->bytes;', ';'),
     ('device.cpp', 'offset > slot->bytes || bytes > slot->bytes - offset', 'offset + bytes > slot->bytes'),
@@ -335,6 +333,7 @@ def main(root, work=None):
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         missed = False
         for line in pool.map(lambda j: run(root, work, j[0], *j[1]), enumerate(jobs)):
+            line = ' '.join(line.split())
             print(line, flush=True)
             missed = missed or line.startswith('MISSED')
     return missed

@@ -24,10 +24,11 @@ int32_t end(uint32_t& graph) {
 void rules() {
   const uint32_t h = alloc(1024);
   T x = view(h, 0, US_I32, {4});
-  uint32_t g = 0, other = 0;
+  uint32_t g = 0, other = 0, first = 0;
   check("no end without a beginning", end(g) == US_INVALID && says("none was begun"));
   check("no launch of what never was", us_graph_launch(0) == US_STALE && us_graph_launch(1) == US_STALE && us_graph_free(70000) == US_STALE);
   check("begin", us_graph_begin() == US_OK && end(other) == US_OK && us_graph_begin() == US_OK);
+  first = other;
   Bytes b(16, 1);
   us_alloc_args more{16, 0, 0};
   check("not in a recording: begin", us_graph_begin() == US_BUSY && says("Cannot record while a graph is being recorded"));
@@ -43,10 +44,13 @@ void rules() {
   check("nothing ran", upload(h, 0, b) == US_OK && download(h, 0, b) == US_OK && b == Bytes(16, 1));
   check("a replay runs", us_graph_launch(g) == US_OK && us_graph_launch(g) == US_OK && download(h, 0, b) == US_OK && b == Bytes(16, 4));
   check("a freed graph is stale", us_graph_free(g) == US_OK && us_graph_launch(g) == US_STALE && us_graph_free(g) == US_STALE && says("was freed"));
-  check("and when its slot is used again", us_graph_begin() == US_OK && end(other) == US_OK && other != g && us_graph_launch(g) == US_STALE);
+  check("and when its slot is used again", us_graph_begin() == US_OK && end(other) == US_OK && other != g && other != first && us_graph_launch(g) == US_STALE && us_graph_launch(first) == US_STALE);
   check("close and open", us_close() == US_OK && us_open(0) == US_OK && us_graph_begin() == US_OK && end(g) == US_OK);
   check("a graph from before", g != other && us_graph_launch(other) == US_STALE && us_graph_launch(g) == US_OK);
   us_graph_free(g);
+  const uint32_t again = alloc(16), number = (1u << 20) - 1;  // the low bits of a handle (cuda/host/library.cpp)
+  check("a handle's number serves again after a close, and is another handle", (again & number) == (h & number) && again != h);
+  us_free(again);
 }
 
 // A recording keeps the scratch room that it was made with, however large the next one is.
@@ -57,6 +61,9 @@ void scratch_rooms() {
   uint32_t g = 0, keep = 0;
   Bytes before(256), after(256), zero(256, 0);
   upload(h, 4096, Bytes(256, 9));
+  T more = view(wide, 4096, US_F32, {1 << 10});
+  check("a room that waiting work uses outlives a larger one", upload(h, 0, zero) == US_OK && through_scratch(out, w) == US_OK &&
+                                                               through_scratch(view(wide, 0, US_F32, {64}), more) == US_OK && us_fence() == US_OK);
   check("a run before", upload(h, 0, zero) == US_OK && through_scratch(out, w) == US_OK && download(h, 0, before) == US_OK);
   check("recorded", us_graph_begin() == US_OK && through_scratch(out, w) == US_OK && end(g) == US_OK);
   check("recorded again", us_graph_begin() == US_OK && through_scratch(out, w) == US_OK && end(keep) == US_OK);
@@ -70,6 +77,15 @@ void scratch_rooms() {
   us_free(h), us_free(wide);
 }
 
+// A recording that nobody frees, and the room that it was made with, go with the library.
+void closes_with_a_recording() {
+  const uint32_t h = alloc(4 << 20);
+  T out = view(h, 0, US_F32, {64}), w = view(h, 4096, US_F32, {1 << 18}), larger = view(h, 4096, US_F32, {1 << 19});
+  uint32_t g = 0;
+  check("recorded in a room", through_scratch(out, w) == US_OK && us_graph_begin() == US_OK && through_scratch(out, w) == US_OK && end(g) == US_OK);
+  check("and that retires", through_scratch(out, larger) == US_OK && us_graph_launch(g) == US_OK);
+}
+
 }  // namespace
 
 void test_graphs() {
@@ -78,6 +94,7 @@ void test_graphs() {
     us_open(0);
     rules();
     scratch_rooms();
+    closes_with_a_recording();
     check("close", us_close() == US_OK && fake::live().empty());
   }
   fake::reset();

@@ -79,6 +79,9 @@ void test_library() {
   us_free(w);
 
   const uint32_t x = alloc(1024);
+  fake::settings.fail_at = 1, fake::settings.failure = cudaErrorInvalidValue;
+  check("a wait that failed is told", us_fence() == US_DEVICE && says("invalid argument"));
+  check("and once: the next launch is not blamed for it", add(f32(x, 0, {8}), f32(x, 0, {8}), f32(x, 0, {8})) == US_OK && us_fence() == US_OK);
   check("handle 0 is none", add(f32(0, 0, {8}), f32(x, 0, {8}), f32(x, 0, {8})) == US_STALE && says("handle 0"));
   check("a foreign handle", us_free(77) == US_STALE && says("Cannot free handle 77"));
   check("a handle of a slot that never was", us_free(x + 1) == US_STALE && us_free(0) == US_STALE && us_free(0xfff00000u) == US_STALE);
