@@ -28,6 +28,7 @@ inline void put(void* p, int dtype, size_t i, uint32_t x) {
   memcpy(static_cast<char*>(p) + i * width(dtype) / 8, &x, width(dtype) / 8);
 }
 inline uint32_t whole(float x) { return static_cast<uint32_t>(static_cast<int32_t>(x)); }
+
 /** An input's copy for a product at 8 bits: here the 16 bits themselves, its scales ones. */
 inline void copy_rows(const void* from, uint8_t* to, float* scale, size_t M, size_t K) {
   memmove(to, from, M * K * 2);
