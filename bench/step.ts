@@ -4,9 +4,9 @@
  * after every step, since other work on the machine slows both.
  *
  *   deno run -A bench/step.ts --model ../shared/models/SmolLM2-135M-Instruct.Q4_1.gguf [--threads 2] [--steps 4]
- *     [--sequence 512] [--plain] [--ops]
+ *     [--sequence 512] [--last 30] [--plain] [--ops]
  *
- * --sequence: tokens of each packed sequence; --plain: no checkpointing; --ops: CPU time by operation.
+ * --sequence: tokens of each packed sequence; --last: blocks that get adapters, from above (all); --plain: no checkpointing; --ops: CPU time by operation.
  * @module
  */
 import process from "node:process";
@@ -53,11 +53,14 @@ function productRate(be: Backend): () => number {
 
 const median = (x: readonly number[]): number => x.toSorted((a, b) => a - b)[x.length >> 1];
 
+const lastLayers = (layers: number, n: number): number[] => Array.from({ length: n }, (_, i) => layers - n + i);
+
 const flags = {
   model: { type: "string", default: "../shared/models/SmolLM2-135M-Instruct.Q4_1.gguf" },
   threads: { type: "string" },
   steps: { type: "string", default: "4" },
   sequence: { type: "string", default: "512" },
+  last: { type: "string" },
   plain: { type: "boolean", default: false },
   ops: { type: "boolean", default: false },
 } as const;
@@ -70,6 +73,7 @@ async function main(): Promise<void> {
   const lora: LoraOptions = {
     ...{ r: 16, alpha: 16, rslora: false, dora: false, dropout: 0, targetModules: blockLinears(source.config) },
     ...{ rankPattern: {}, alphaPattern: {}, modulesToSave: [], bias: "none", baseModel: null },
+    ...(o.last ? { layersToTransform: lastLayers(source.config.layers, Number(o.last)) } : {}),
   };
   const model = await loadModel(source, { backend: be, lora, checkpoint: !o.plain, maxLength: length });
   const optimizer = createOptimizer(be, model.params!, {

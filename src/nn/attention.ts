@@ -72,6 +72,11 @@ export class Attention implements Mixer<AttentionPlace> {
     this.parts = parts;
   }
 
+  get trained(): boolean {
+    const { inputs, o, qNorm, kNorm } = this.parts;
+    return [...inputs, o, qNorm, kNorm].some((m) => m?.trained);
+  }
+
   hold(n: number, level: Level, last: boolean, run: Run): Held {
     const { o } = this.parts;
     return {

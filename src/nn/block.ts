@@ -23,6 +23,10 @@ export class Residual<P = unknown> {
     this.post = post;
   }
 
+  get trained(): boolean {
+    return [this.pre, this.mixer, this.post].some((m) => m?.trained);
+  }
+
   /** Places what stays at a level under `products`; a post-norm needs the last linear's output again, and so its input. */
   hold(n: number, level: Level, run: Run): Held {
     return this.mixer.hold(n, level, !this.post, run);
@@ -85,6 +89,10 @@ export class Block {
     this.level = level;
   }
 
+  get trained(): boolean {
+    return this.attention.trained || this.mlp.trained;
+  }
+
   /**
    * @param out where the output goes when the run keeps; default new memory
    * @returns the layer's output; `x` itself, rewritten, unless the run keeps
@@ -128,9 +136,10 @@ export class Block {
   /** In place: d holds the gradient of the output and then of the input, if that is wanted. */
   backward(d: Tensor, /*[N,D]*/ run: Run, wanted = true): void {
     const { arena } = run, mark = arena.mark(), again = withKeep(run, true);
+    const below = wanted || this.attention.trained;
     if (this.level >= LEVEL.products) {
-      this.mlp.backward(d, run);
-      this.attention.backward(d, run, wanted);
+      this.mlp.backward(d, run, below);
+      if (below) this.attention.backward(d, run, wanted);
       return;
     }
     const [x, mid, attention, mlp] = run.load<BlockKept>(this), ready = true;
@@ -138,10 +147,10 @@ export class Block {
     if (!mid) this.attention.forward(between, x, again, { held: attention, ready });
     const half = arena.mark();
     this.mlp.forward(null, between, again, { held: mlp, ready });
-    this.mlp.backward(d, again);
+    this.mlp.backward(d, again, below);
     arena.release(half);
-    if (mid && attention) this.attention.forward(null, x, again, { held: attention, ready });
-    this.attention.backward(d, attention ? again : run, wanted);
+    if (below && mid && attention) this.attention.forward(null, x, again, { held: attention, ready });
+    if (below) this.attention.backward(d, attention ? again : run, wanted);
     arena.release(mark);
   }
 }

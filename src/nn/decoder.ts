@@ -22,6 +22,7 @@ import type { Param, Run, Slot } from "./module.ts";
 import { Norm } from "./norm.ts";
 import { Offload } from "./offload.ts";
 import type { Params } from "./params.ts";
+import { withKeep } from "./run.ts";
 
 /** How one linear is adapted; its matrices are found among the parameters by name. */
 export interface AdapterSpec {
@@ -53,7 +54,9 @@ export class Decoder {
   readonly config: ModelConfig;
   readonly #init: DecoderInit;
   readonly #embedding: Embedding;
-  readonly #layers: readonly Block[];
+  /** Blocks below the lowest that learns: nothing of them stays between the passes, and they have no backward. */
+  readonly #below: readonly Block[];
+  readonly #learning: readonly Block[];
   readonly #norm: Norm;
   readonly #head: Head;
   readonly #ropes: (DeviceRope | null)[] = [];
@@ -69,8 +72,12 @@ export class Decoder {
     this.#placeRopes();
     this.prepare(init.maxLength);
     this.#embedding = this.#embed();
-    this.#offload = init.checkpoint.offload ? new Offload(init.be, c.layers) : null;
-    this.#layers = Array.from({ length: c.layers }, (_, n) => this.#block(n));
+    const layers = Array.from({ length: c.layers }, (_, n) => this.#block(n));
+    const found = this.#embedding.trained ? 0 : layers.findIndex((l) => l.trained),
+      lowest = found < 0 ? c.layers : found;
+    this.#below = layers.slice(0, lowest);
+    this.#learning = layers.slice(lowest);
+    this.#offload = init.checkpoint.offload ? new Offload(init.be, this.#learning.length) : null;
     this.#norm = this.#normAt("norm", c.dim);
     this.#head = new Head(this.#headLinear(), c.vocab, c.logitSoftcap);
   }
@@ -112,9 +119,11 @@ export class Decoder {
     const buffers = offload?.buffers(n, dim, run);
     let x = buffers?.[0] ?? arena.act(n, dim);
     this.#embedding.forward(x, ids, run);
-    this.#layers.forEach((layer, i) => {
+    const forgetful = run.keep ? withKeep(run, false) : run, { length } = this.#learning;
+    for (const layer of this.#below) layer.forward(x, forgetful);
+    this.#learning.forEach((layer, i) => {
       offload?.enter(i, x);
-      x = layer.forward(x, run, i + 1 < this.#layers.length ? buffers?.[(i + 1) % 2] : undefined);
+      x = layer.forward(x, run, i + 1 < length ? buffers?.[(i + 1) % 2] : undefined);
     });
     run.save(this, x, arena.mark(), buffers);
     const hidden = arena.act(n, dim);
@@ -136,12 +145,13 @@ export class Decoder {
     const [x, mark, buffers] = run.load<[Tensor, number, [Tensor, Tensor] | undefined]>(this);
     be.copy(x, d);
     arena.release(mark);
-    for (let i = this.#layers.length - 1; i >= 0; i--) {
+    const { trained } = this.#embedding;
+    for (let i = this.#learning.length - 1; i >= 0; i--) {
       if (buffers) this.#offload!.need(i);
-      this.#layers[i].backward(x, run, i > 0 || this.#embedding.trained(run));
+      this.#learning[i].backward(x, run, i > 0 || trained);
       if (buffers) this.#offload!.done(i, buffers[i % 2]);
     }
-    this.#embedding.backward(x, run);
+    if (trained) this.#embedding.backward(x, run);
   }
 
   /** Logits of some hidden rows, in new arena memory and before the final soft cap (`softcapLogits` on the host). */

@@ -36,8 +36,8 @@ export class Embedding {
   }
 
   /** Whether anything of it learns from the gradient of its output. */
-  trained(run: Run): boolean {
-    return !!this.parts.table.param || (!!this.parts.lora && run.adapters);
+  get trained(): boolean {
+    return !!this.parts.table.param || !!this.parts.lora;
   }
 
   forward(out: Tensor, /*[N,D]*/ ids: Tensor, /*i32 [N]*/ run: Run): void {

@@ -48,6 +48,10 @@ export class Linear {
     return { kind: "lora", xa: run.arena.act(n, this.lora.a.value.shape[0]) };
   }
 
+  get trained(): boolean {
+    return !!this.weight.param || !!this.bias?.param || !!this.lora;
+  }
+
   /** Whether what it keeps is only as wide as the rank: DoRA keeps its outputs too. */
   get keepsLittle(): boolean {
     return !this.lora?.magnitude;

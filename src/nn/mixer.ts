@@ -50,6 +50,8 @@ export interface Placing {
 
 /** What stands between two norms. */
 export interface Mixer<P> {
+  /** Whether anything of it learns. */
+  readonly trained: boolean;
   /** Places what stays of it at a level under `products`. @param last whether the last linear's part may stay */
   hold(n: number, level: Level, last: boolean, run: Run): Held;
   /** Places what the backward reads. */

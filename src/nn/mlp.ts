@@ -38,6 +38,10 @@ export class Mlp implements Mixer<MlpPlace> {
     this.act = act;
   }
 
+  get trained(): boolean {
+    return [...this.inputs, this.down].some((l) => l.trained);
+  }
+
   hold(n: number, _: Level, last: boolean, run: Run): Held {
     return { result: null, last: last && this.down.keepsLittle ? this.down.reserve(n, run) : null };
   }

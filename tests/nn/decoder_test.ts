@@ -310,6 +310,43 @@ test("what nobody learns from is not computed: the gradient of a frozen embeddin
   expect(trained.products - frozen.products).toBe(3 + 6);
 });
 
+test.each([["all-linear", 3], [["down_proj"], 2]] as const)(
+  "blocks below the lowest that learns have no backward, and the gradients of those above (%s) stay to the bit",
+  async (targets, attentions) => {
+    const hf = { ...TINY.llama, num_hidden_layers: 5 }, b = batchOf(LENGTHS), layersToTransform = [2, 3, 4];
+    const lora = (o: Partial<LoraOptions>) =>
+      tinyLora({ targetModules: targets as LoraOptions["targetModules"], ...o });
+    /** Adapters have values by their names; those of the lower blocks change nothing. */
+    const run = async (be: ReferenceBackend, o: Partial<LoraOptions>, checkpoint: boolean | Checkpointing) => {
+      const model = await loadModel(tinySource(hf), { backend: be, maxLength: 16, lora: lora(o), checkpoint });
+      for (const p of model.decoder.params()) {
+        shake(be, [p], [...p.name].reduce((sum, c) => sum * 31 + c.charCodeAt(0) | 0, 7) >>> 0);
+        if (/layers\.[01]\..*lora_B/.test(p.name)) be.fill(p.value, 0);
+      }
+      model.decoder.placeOffload(b.ids.length);
+      const rig = new Rig(model), loss = await rig.loss(b, { grad: true }), grads = await rig.grads();
+      model.decoder.placeOffload(0);
+      return { loss, grads: new Map([...grads].filter(([name]) => !/layers\.[01]\./.test(name))) };
+    };
+    const whole = await run(new ReferenceBackend(), {}, false), late = new Late();
+    expect(await run(new ReferenceBackend(), { layersToTransform }, false)).toEqual(whole);
+    for (const level of Object.values(LEVEL)) {
+      expect(await run(new ReferenceBackend(), { layersToTransform }, { levels: Array(5).fill(level) })).toEqual(whole);
+    }
+    const checkpoint = { levels: Array(5).fill(LEVEL.input), offload: true };
+    expect(await run(late, { layersToTransform }, checkpoint)).toEqual(whole);
+    expect(late.copies).toBe(2);
+
+    const rec = new RecordingBackend(),
+      model = await loadModel(tinySource(hf), {
+        ...{ backend: rec, maxLength: 16, lora: lora({ layersToTransform }) },
+      });
+    rec.take();
+    await new Rig(model).loss(b, { grad: true });
+    expect(rec.take().filter((c) => c.op === "attentionBwd").length).toBe(attentions);
+  },
+);
+
 test("hidden rows may be cut before the head", async () => {
   const model = await load("qwen3"), rig = new Rig(model), b = batchOf([6]), { be, decoder } = model;
   const whole = await rig.logits(b), ids = rig.arena.tensor("i32", 6), pos = rig.arena.tensor("i32", 6);
