@@ -12,14 +12,14 @@ import { BackendError } from "../src/core/errors.ts";
 import { LIBRARY_SHA256 } from "./prebuilt.ts";
 
 /**
- * The ring of waiting products (64 MiB and an eighth, cuda/host/pending_state.cpp), and the largest of what is summed in parts: of
- * runs of Llama-3.2-3B's shape 24 MiB, or dq in f32 (cuda/kernels/attention_sm90_bwd_once.cu; scratch grows by an eighth more);
+ * The ring of waiting products (64 MiB and an eighth, cuda/host/pending_state.cpp), and the largest of what is summed in parts: a
+ * product's 48 MiB (cuda/kernels/gemm_sm90.cu), or dq in f32 (cuda/kernels/attention_sm90_bwd_once.cu; scratch grows by an eighth more);
  * sines and cosines of a pass (cuda/host/pending_rope.cpp); inputs in 8 bits, each 128 with a scale (cuda/kernels/fp8.h).
  */
 function workspace({ tokens, heads, headDim, columns8 }: WorkspaceShape): number {
   const dq = headDim <= 128 ? 4.5 * tokens * heads * (headDim <= 64 ? 64 : 128) : 0;
   const rounded = 1.125 * tokens * columns8 * (1 + 4 / 128);
-  return 72 * 2 ** 20 + Math.max(24 * 2 ** 20, Math.ceil(dq)) + Math.ceil(4.5 * tokens * headDim + rounded);
+  return 72 * 2 ** 20 + Math.max(54 * 2 ** 20, Math.ceil(dq)) + Math.ceil(4.5 * tokens * headDim + rounded);
 }
 
 /** Opens CUDA where there is a driver and a device of compute capability 8.0 or later. */

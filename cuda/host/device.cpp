@@ -74,7 +74,7 @@ int start(State& s, int device) {
     return fail(status, "Cannot open CUDA device %d: %s (%s); nvidia-smi shows who uses it", device, cudaGetErrorString(e),
                 cudaGetErrorName(e));
   }
-  s.openings++, s.device = device, s.limit = prop.totalGlobalMem;
+  s.device = device, s.limit = prop.totalGlobalMem;
   s.shared_limit = prop.sharedMemPerBlockOptin;
   s.multiprocessors = prop.multiProcessorCount, s.capability = prop.major * 10 + prop.minor;
   return US_OK;

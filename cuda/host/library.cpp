@@ -142,12 +142,12 @@ void State::count(size_t bytes) {
 }
 
 int enter(State& s) {
-  static thread_local int current = -1, of_opening = 0;
+  static thread_local int current = -1;
   if (s.opens == 0) return fail(US_DEVICE, "Cannot call the CUDA library: us_open has not been called");
-  if (current == s.device && of_opening == s.openings) return US_OK;
+  if (current == s.device) return US_OK;
   const cudaError_t e = cudaSetDevice(s.device);
   if (e != cudaSuccess) return cuda_error("open", e);
-  current = s.device, of_opening = s.openings;
+  current = s.device;
   return US_OK;
 }
 

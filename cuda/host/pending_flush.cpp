@@ -10,6 +10,12 @@
 
 namespace us {
 
+Rounded* rounded_of(const void* from, size_t K, Rounded* rounded, int count) {
+  for (int j = 0; j < count; j++)
+    if (rounded[j].from == from && rounded[j].K == K && !rounded[j].done) return &rounded[j];
+  return nullptr;
+}
+
 namespace {
 
 /** Calls run(list, count, kind) with those of one rank, number of thin sides and kind at a time. */
@@ -53,10 +59,7 @@ std::vector<Wide> take_wide(Pending& p, Rounded* rounded, int rounded_count) {
     }
     Wide w{t, {}, nullptr, nullptr, t.r, t.count, {}};
     take_tall(t, p.talls, made, w.tall);
-    for (int j = 0; j < rounded_count; j++) {
-      Rounded& x = rounded[j];
-      if (x.from == t.a && x.K == t.K && !x.done) w.to8 = x.to, w.scale8 = x.scale, x.done = true;
-    }
+    if (Rounded* x = rounded_of(t.a, t.K, rounded, rounded_count)) w.to8 = x->to, w.scale8 = x->scale, x->done = true;
     all.push_back(w), p.thins.erase(p.thins.begin() + static_cast<long>(i));
   }
   return all;
@@ -105,13 +108,6 @@ bool is_spare(const Pending& p, const Ten& x, bool forgotten, int known) {
   return forgotten && readers == known;
 }
 
-/** x rounded to 8 bits, which is not done yet; or null. */
-Rounded* rounded_of(const Ten& x, Rounded* rounded, int count) {
-  for (int j = 0; j < count; j++)
-    if (rounded[j].from == x.p && rounded[j].K == x.cols && !rounded[j].done) return &rounded[j];
-  return nullptr;
-}
-
 /** Products that read it. */
 int segments_of(const Pending& p, const Rounded& x) {
   int n = 0;
@@ -130,7 +126,7 @@ void round_results(Pending& p, GluPass& pass, Rounded* rounded, int rounded_coun
   const int count = backward ? 2 : 1, known = backward ? 2 : 1;  // known: its thin product, and of a gradient dB
   Rounded* to[2];
   for (int i = 0; i < count; i++)
-    if (!(to[i] = rounded_of(*results[i], rounded, rounded_count))) return;
+    if (!(to[i] = rounded_of(results[i]->p, results[i]->cols, rounded, rounded_count))) return;
   for (int i = 0; i < count; i++) {
     pass.to8[i] = to[i]->to, pass.scale8[i] = to[i]->scale, to[i]->done = true;
     if (is_spare(p, *results[i], forgotten[i], known + segments_of(p, *to[i]))) *places[i] = nullptr;

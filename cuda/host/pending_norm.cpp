@@ -44,10 +44,7 @@ int run_norm(Pending& p, Rounded* rounded, int rounded_count) {
     const Thin t = p.thins[i];
     p.thins.erase(p.thins.begin() + static_cast<long>(i));
     Wide w{t, {}, nullptr, nullptr, t.r, t.count, {h.x.p, h.w.p, h.out.p, h.stat.as<float>(), h.w.dtype, h.eps, h.plus_one}};
-    for (int j = 0; j < rounded_count; j++) {
-      Rounded& x = rounded[j];
-      if (x.from == t.a && x.K == t.K) w.to8 = x.to, w.scale8 = x.scale, x.done = true;
-    }
+    if (Rounded* x = rounded_of(t.a, t.K, rounded, rounded_count)) w.to8 = x->to, w.scale8 = x->scale, x->done = true;
     std::vector<Cast> casts;
     casts.swap(p.casts);  // this launch takes them along
     return run_wide_sm90(p.dtype, p.thin_by_k, p.rows, &w, 1, casts.data(), static_cast<int>(casts.size()));

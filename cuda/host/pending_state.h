@@ -92,6 +92,8 @@ int launch_attention_bwd();
 /** Launches what waits unless it has these rows and this type. */
 int admit(size_t rows, int dtype);
 struct Rounded;
+/** The matrix of K columns at `from` in 8 bits, which is not done yet; or null. */
+Rounded* rounded_of(const void* from, size_t K, Rounded* rounded, int count);
 /** The norm, by the pass over its result if there is one; that pass also fills what is to be rounded of it. */
 int run_norm(Pending& p, Rounded* rounded, int rounded_count);
 

@@ -17,7 +17,7 @@ constexpr size_t RING_BYTES = 4u << 20, RING_LARGEST = 1u << 20;
 
 struct State {
   std::mutex lock;
-  int opens = 0, openings = 0, device = -1, multiprocessors = 0, capability = 0;
+  int opens = 0, device = -1, multiprocessors = 0, capability = 0;
   cudaStream_t stream = nullptr;
   size_t shared_limit = 0, limit = 0, active = 0, peak = 0;
   std::vector<Slot> slots;

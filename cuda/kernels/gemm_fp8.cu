@@ -202,7 +202,7 @@ template <class T, bool BT> int run(size_t M, const Product* products, int count
       ok = ok && (BT && !e4m3 ? map_2d(&p.b[s], g.b, K, products[i].N, 64) : map_2d(&p.b[s], g.b, products[i].N, K, BN / 2));
     }
   }
-  return launch<BN, SCALES_BYTES>("8-bit products", ok, gemm_fp8_kernel<T, BT>, p, count, f);
+  return launch<BN, SCALES_BYTES>("8-bit products", ok, p.tiles[count], gemm_fp8_kernel<T, BT>, p, count, f);
 }
 
 template <class T> int layout(bool b_by_k, size_t M, const Product* products, int count) {

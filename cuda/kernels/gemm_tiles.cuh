@@ -176,14 +176,6 @@ __device__ __forceinline__ void write_tile(float (&acc)[BN / 2], const Params& p
   }
 }
 
-/** Rounds of tiles over the chip. */
-inline size_t rounds_of(size_t M, const Product* products, int count, int BN) {
-  size_t tiles = 0;
-  for (int i = 0; i < count; i++) tiles += static_cast<size_t>(blocks(M, 2 * BM)) * blocks(products[i].N, BN);
-  const size_t clusters = multiprocessors() / 2;
-  return (tiles + clusters - 1) / clusters;
-}
-
 /** What does not depend on the types of a and b; false when the driver refuses a tensor map. */
 inline bool describe(Params& p, size_t M, const Product* products, int count, int BN) {
   bool ok = true;
@@ -201,9 +193,9 @@ inline bool describe(Params& p, size_t M, const Product* products, int count, in
   return ok;
 }
 
-/** Blocks of a launch: one a multiprocessor, in pairs. */
-inline int grid_of(const Params& p, int count) {
-  const int most = multiprocessors() / 2 * 2, need = 2 * p.tiles[count];
+/** Blocks of a launch over so many tiles: one a multiprocessor, in pairs. */
+inline int grid_of(int tiles) {
+  const int most = multiprocessors() / 2 * 2, need = 2 * tiles;
   return need < most ? need : most;
 }
 
@@ -232,13 +224,13 @@ template <int BN, int DOWN, int UP, class Produce, class Consume> __device__ __f
   sm90::cluster_sync();  // no block leaves while another may still write into it
 }
 
-/** Launches a kernel of such blocks, with ROOM more bytes of shared memory; `ok`: the driver took its tensor maps. */
+/** Launches a kernel of such blocks over `tiles`, with ROOM more bytes of shared memory; `ok`: the driver took its tensor maps. */
 template <int BN, int ROOM = 0, class Kernel, class... More>
-int launch(const char* what, bool ok, Kernel kernel, const Params& p, int count, const More&... more) {
+int launch(const char* what, bool ok, int tiles, Kernel kernel, const Params& p, int count, const More&... more) {
   if (!ok) return fail(US_DEVICE, "Cannot run matmul: the driver refused a tensor map");
   const cudaError_t e = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, Room<BN>::BYTES + ROOM);
   if (e != cudaSuccess) return cuda_error("matmul", e);
-  kernel<<<grid_of(p, count), THREADS, Room<BN>::BYTES + ROOM, stream()>>>(p, more..., count);
+  kernel<<<grid_of(tiles), THREADS, Room<BN>::BYTES + ROOM, stream()>>>(p, more..., count);
   return launched(what);
 }
 

@@ -176,7 +176,7 @@ PENDING = [
 # The same with a ring that has room for all of a feed-forward's backward
 ROOMY = [
     ('pending_flush.cpp', 'known + segments_of(p, *to[i])', 'known + 1 + segments_of(p, *to[i])'),
-    ('pending_flush.cpp', 'if (!(to[i] = rounded_of(*results[i], rounded, rounded_count))) return;', 'if (!(to[i] = rounded_of(*results[0], rounded, rounded_count))) return;'),
+    ('pending_flush.cpp', 'rounded_of(results[i]->p, results[i]->cols, rounded, rounded_count)', 'rounded_of(results[0]->p, results[0]->cols, rounded, rounded_count)'),
     ('pending_flush.cpp', 'pass.scale8[i] = to[i]->scale, to[i]->done = true;', 'pass.scale8[i] = to[i]->scale;'),
     ('pending.cpp', 'same(x, span_of(g.d_gate))) g.d_gate_forgotten', 'true) g.d_gate_forgotten'),
     ('pending.cpp', 'same(x, span_of(g.d_up))) g.d_up_forgotten', 'true) g.d_up_forgotten'),

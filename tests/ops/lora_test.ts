@@ -49,6 +49,27 @@ function backward(N: number, widths: number[]): Case {
   return { name: `dy·B and dB, ${N} rows of ${widths.join(", ")}`, tensors, run, formula };
 }
 
+/** A linear whose result has few tiles and a long inner axis, which a backend may cut: x·Wᵀ + (x·Aᵀ)·Bᵀ + addend. */
+function whole(N: number, K: number, W: number): Case {
+  return {
+    name: `a linear of ${K} to ${W} features over ${N} rows`,
+    tensors: {
+      ...{ x: input([N, K], 0.1), w: input([W, K], 0.1), a: input([R, K], 0.05, "f32"), b: input([W, R], 0.05, "f32") },
+      ...{ more: input([N, W]), xa: output([N, R]), y: output([N, W]) },
+    },
+    run: (be, t) => {
+      be.matmul(t.y, t.x, t.w, null, { transB: true });
+      be.matmul(t.xa, t.x, t.a, null, { transB: true });
+      be.matmul(t.y, t.xa, t.b, null, { transB: true, beta: 1 });
+      be.add(t.y, t.y, t.more);
+    },
+    formula: (v) => {
+      const xa = product(N, R, K, v.x, v.a, { tb: true }), xab = product(N, W, R, xa, v.b, { tb: true });
+      return { xa, y: plus(plus(product(N, W, K, v.x, v.w, { tb: true }), xab), v.more) };
+    },
+  };
+}
+
 testOp("matmul", [
   forward(201, 1160, 3),
   forward(137, 200, 2),
@@ -58,4 +79,6 @@ testOp("matmul", [
   backward(130, [2056, 2056]),
   backward(72, [8192]),
   backward(1100, [392]),
+  whole(70, 4104, 72),
+  whole(300, 4160, 136),
 ]);

@@ -72,12 +72,15 @@ const weights = WEIGHTS.flatMap((b) => [
   matmulCase(`adds a product with ${b}`, { M: 33, N: 256, K: 7 }, { beta: 1, alpha: 0.5 }, { b }),
 ]);
 
-/** Few results over a long inner axis, as x·Aᵀ of an adapter: backends split it, and add the parts in a fixed order. */
+/** Few results over a long inner axis, as x·Aᵀ of an adapter or a short text's logits backwards: backends split it, and add the parts in a fixed order. */
 const long = [
   ...TRANSPOSES.map((o) => matmulCase("multiplies", { M: 21, N: 16, K: 1100 }, o)),
   matmulCase("adds, with a bias,", { M: 40, N: 8, K: 2049 }, { transB: true, alpha: 0.5, beta: 1 }, { bias: true }),
   matmulCase("reads an f32 adapter,", { M: 9, N: 16, K: 1536 }, { transB: true }, { b: "f32" }),
   matmulCase("reads q4_k,", { M: 9, N: 24, K: 1536 }, { transB: true }, { b: "q4_k" }),
+  matmulCase("multiplies", { M: 70, N: 72, K: 8200 }, {}),
+  matmulCase("adds, with a bias,", { M: 270, N: 136, K: 2056 }, { alpha: 0.5, beta: 1 }, { bias: true }),
+  matmulCase("adds, with a bias,", { M: 90, N: 264, K: 4360 }, { transB: true, alpha: -0.5, beta: 1 }, { bias: true }),
 ];
 
 /** What a LoRA step multiplies: activations by f32 adapters, activations by activations into f32 gradients. */
