@@ -2,6 +2,8 @@
 // right thing all the same; closing gives everything back; and after a failure that is not the device's end, it works again.
 #include "host.h"
 
+#include <thread>
+
 namespace {
 
 struct Outcome { int32_t status = US_OK; std::string where, sentence; Bytes result; long before_close = 0; };
@@ -86,6 +88,13 @@ void test_failures() {
       check(which + "works again: " + again.where + " " + again.sentence, again.status == US_OK && again.result == good.result);
     }
   }
+  // A thread that never called chooses the device first, which may fail: closing gives everything back all the same.
+  fake::reset();
+  us_open(0), alloc(256);
+  int32_t rc = US_DEVICE;
+  fake::settings.fail_at = 1, fake::settings.failure = cudaErrorIllegalAddress;
+  std::thread([&] { rc = us_close(); }).join();
+  check("a close from another thread on a lost device: " + fake::live(), rc == US_OK && fake::settings.fail_at == -1 && fake::live().empty());
   printf("failures: %ld calls, %ld told, %ld survived\n", calls, told, survived);
   fake::reset();
 }
