@@ -67,11 +67,12 @@ if wanted sanitizer; then
       deno run -A --no-config --no-lock --import-map tests/gpu/import_map.json tests/gpu/ops.ts "${@:3}"
   }
   if command -v compute-sanitizer >/dev/null && command -v deno >/dev/null; then
-    watched memcheck passes " on cuda" ops/{feed_forward,rope_linear,norm_pass}_test.ts gpu/attention_tiles.ts
+    watched memcheck "passes and products" " on cuda bf16" ops/{feed_forward,rope_linear,norm_pass,lora,matmul}_test.ts gpu/attention_tiles.ts
     watched memcheck "8-bit products" "200 rows" ops/fp8_test.ts
-    watched synccheck passes " on cuda" ops/{feed_forward,rope_linear,fp8}_test.ts
+    watched synccheck "passes and products" " on cuda" ops/{feed_forward,rope_linear,lora,fp8}_test.ts
     watched racecheck passes " on cuda bf16" ops/feed_forward_test.ts gpu/attention_tiles.ts
     watched racecheck "8-bit products" "200 rows" ops/fp8_test.ts
+    watched racecheck "products cut along k" "linear of" ops/lora_test.ts
   else
     skip sanitizer "compute-sanitizer and deno must be on PATH"
   fi
