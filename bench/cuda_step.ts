@@ -171,11 +171,15 @@ for (const p of model.params!.list) {
 }
 const optimizer = createOptimizer(be, model.params!, optim), stepper = new Stepper(model, optimizer, pass);
 const batch = randomBatch(), times: number[] = [], losses: number[] = [];
+let staged = stepper.stage([batch]);
 const profile = flags.profile ? await openProfile() : null;
 for (let t = 1; t <= STEPS; t++) {
   if (t === STEPS) profile?.start();
   const from = performance.now();
-  const r = await stepper.step([batch], { lr: 2e-4, t });
+  // as in training, the next step's batch is laid out while the device works
+  const r = await stepper.step(staged, { lr: 2e-4, t }, () => {
+    staged = stepper.stage([batch]);
+  });
   times.push(performance.now() - from);
   losses.push(r.loss);
   if (t === 1) console.log(`ROW first step ends ${((performance.now() - opening) / 1000).toFixed(2)} s after opening`);

@@ -11,9 +11,12 @@ const EVERY = 50;
 
 let last = 0;
 
-/** Lets the event loop turn. */
-export async function turn(): Promise<void> {
-  if (performance.now() - last < EVERY) return await new Promise<void>((resolve) => void setImmediate(resolve));
+/**
+ * Lets the event loop turn.
+ * @param every milliseconds since the last timers after which to use them again
+ */
+export async function turn(every = EVERY): Promise<void> {
+  if (performance.now() - last < every) return await new Promise<void>((resolve) => void setImmediate(resolve));
   // The first wait receives the signal, the second runs its listener.
   for (let i = 0; i < 2; i++) await new Promise<void>((resolve) => void setTimeout(resolve, 1));
   last = performance.now();

@@ -6,7 +6,7 @@
 import { Arena } from "../core/arena.ts";
 import type { Backend } from "../core/backend.ts";
 import { DataError } from "../core/errors.ts";
-import { reshape, type Tensor } from "../core/tensor.ts";
+import { reshape, slice, type Tensor } from "../core/tensor.ts";
 import type { Batch } from "../data/types.ts";
 import type { Decoder } from "../nn/decoder.ts";
 import { defaultChunk } from "../nn/head.ts";
@@ -32,6 +32,20 @@ export interface PassOptions {
   readonly neftune?: number;
 }
 
+/** The host side of a batch, as it is uploaded: N tokens, S sequences, M trained rows. */
+export interface Staged extends Pick<Batch, "ids" | "pos" | "cu"> {
+  /** f32 [N]; null: no noise. */
+  readonly noise: Float32Array | null;
+  /** Rows with a weight. */
+  readonly trained: Int32Array;
+  /** The same, then padding of weight 0. */
+  readonly rows: Int32Array /* [M] */;
+  readonly targets: Int32Array /* [M] */;
+  readonly weights: Float32Array /* [M] */;
+  /** Tokens of the longest sequence. */
+  readonly longest: number;
+}
+
 /** The device side of a batch, cut to its size: N tokens, S sequences, M trained rows. */
 export interface Inputs {
   readonly ids: Tensor /* i32 [N] */;
@@ -55,8 +69,8 @@ export function shapeOf(i: Inputs): string {
 /** Input tensors of fixed address, an arena, and passes over them. */
 export class Pass {
   readonly arena: Arena;
-  /** Σ weight·loss of the passes since it was last zeroed. */
-  readonly lossSum: Tensor /* f32 [1] */;
+  /** Σ weight·loss of the passes since it was last zeroed, and Σ gradient² for whoever computes it: what a step reads. */
+  readonly sums: Tensor /* f32 [2] */;
   readonly #arenaInputs: Arena;
   readonly #full: Omit<Inputs, "trained">;
   readonly #seed: Tensor /* i32 [2] */;
@@ -79,18 +93,18 @@ export class Pass {
       ...{ rows: place("i32", n), targets: place("i32", n), weights: place("f32", n), loss: place("f32", n) },
     };
     this.#seed = place("i32", 2);
-    this.lossSum = place("f32", 1);
+    this.sums = place("f32", 2);
     this.#chunk = o.chunk ?? defaultChunk(decoder.config.vocab, be.actDtype, n);
     this.arena = new Arena(be, arenaBytes);
     if (decoder.params().length) decoder.placeOffload(o.trainTokens ?? o.maxTokens);
   }
 
   /**
-   * Uploads a micro-batch.
+   * Lays out a micro-batch; the device is not touched, and may be at work.
    * @param weights what each token's loss counts for; the batch's own where absent
    * @throws {DataError} when the batch is larger than the pass was planned for
    */
-  upload(b: Batch, weights: Float32Array = b.weights, seed: readonly [number, number] = [0, 0]): Inputs {
+  stage(b: Batch, weights: Float32Array = b.weights): Staged {
     const n = b.ids.length,
       s = b.cu.length - 1,
       longest = longestOf(b),
@@ -101,26 +115,38 @@ export class Pass {
           `${maxTokens} in ${maxSequences} of up to ${maxLength} were planned`,
       );
     }
-    const trained = trainedRows(b, weights), m = paddedRows(trained.length, n, maxTokens);
+    const trained = trainedRows(b, weights), m = paddedRows(trained.length, n, maxTokens), { neftune } = this.o;
+    return {
+      ...{ ids: b.ids, pos: b.pos, cu: b.cu, trained, longest },
+      rows: gather(trained, m, (row) => row, Int32Array),
+      targets: gather(trained, m, (row) => b.targets[row], Int32Array),
+      weights: gather(trained, m, (row) => weights[row], Float32Array),
+      noise: neftune ? noiseOf(b, neftune, this.decoder.config.dim) : null,
+    };
+  }
+
+  /** Uploads a micro-batch. */
+  upload(b: Staged, seed: readonly [number, number] = [0, 0]): Inputs {
+    const n = b.ids.length, s = b.cu.length - 1, m = b.rows.length;
     const cut = (t: Tensor, size: number): Tensor => ({ ...t, shape: [size] }), full = this.#full;
     const all: Inputs = {
       ...{ ids: cut(full.ids, n), pos: cut(full.pos, n), cu: cut(full.cu, s + 1), noise: cut(full.noise, n) },
       ...{ rows: cut(full.rows, m), targets: cut(full.targets, m), weights: cut(full.weights, m) },
-      ...{ loss: cut(full.loss, m), trained },
+      ...{ loss: cut(full.loss, m), trained: b.trained },
     };
-    this.decoder.prepare(longest);
+    this.decoder.prepare(b.longest);
     this.be.upload(all.ids, b.ids);
     this.be.upload(all.pos, b.pos);
     this.be.upload(all.cu, b.cu);
-    this.be.upload(all.rows, gather(trained, m, (row) => row, Int32Array));
-    this.be.upload(all.targets, gather(trained, m, (row) => b.targets[row], Int32Array));
-    this.be.upload(all.weights, gather(trained, m, (row) => weights[row], Float32Array));
+    this.be.upload(all.rows, b.rows);
+    this.be.upload(all.targets, b.targets);
+    this.be.upload(all.weights, b.weights);
     this.be.upload(this.#seed, Int32Array.from(seed));
-    if (this.o.neftune) this.be.upload(all.noise, noiseOf(b, this.o.neftune, this.decoder.config.dim));
+    if (b.noise) this.be.upload(all.noise, b.noise);
     return all;
   }
 
-  /** Forward, loss and backward: gradients += , lossSum += . */
+  /** Forward, loss and backward: gradients += , sums[0] += . */
   train(i: Inputs): void {
     const { arena, be } = this, mark = arena.mark();
     const run = createRun({
@@ -133,7 +159,7 @@ export class Pass {
     arena.release(mark);
   }
 
-  /** Forward and loss: lossSum += , `i.loss` holds each row's -log p, whatever is added to it in training. */
+  /** Forward and loss: sums[0] += , `i.loss` holds each row's -log p, whatever is added to it in training. */
   evaluate(i: Inputs, adapters: boolean): void {
     const { arena, be } = this, mark = arena.mark();
     const run = createRun({ be, arena, pos: i.pos, cu: i.cu, maxLen: this.o.maxLength, adapters });
@@ -149,10 +175,10 @@ export class Pass {
     return { rows, targets, weights, loss, chunk: this.#chunk, smoothing, zLoss };
   }
 
-  /** lossSum += Σ weight·loss, as a column dot product. */
+  /** sums[0] += Σ weight·loss, as a column dot product. */
   #sum(i: Inputs): void {
     const n = i.loss.shape[0];
-    this.be.colDot(this.lossSum, reshape(i.loss, n, 1), reshape(i.weights, n, 1));
+    this.be.colDot(slice(this.sums, 0, 1), reshape(i.loss, n, 1), reshape(i.weights, n, 1));
   }
 
   close(): void {

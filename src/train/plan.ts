@@ -115,8 +115,8 @@ export function planArena(model: Model, o: PassOptions): number {
 /** Peak of the arena over a pass of the largest shape. */
 function recordPass(rec: RecordingBackend, decoder: Decoder, o: PassOptions, train: boolean): number {
   const pass = new Pass(rec, decoder, o, Number.MAX_SAFE_INTEGER);
-  if (train) pass.train(pass.upload(largestBatch(o, o.trainTokens ?? o.maxTokens)));
-  pass.evaluate(pass.upload(largestBatch(o, o.maxTokens)), true);
+  if (train) pass.train(pass.upload(pass.stage(largestBatch(o, o.trainTokens ?? o.maxTokens))));
+  pass.evaluate(pass.upload(pass.stage(largestBatch(o, o.maxTokens))), true);
   const peak = pass.arena.peakBytes;
   pass.close();
   rec.calls.length = 0;

@@ -6,10 +6,10 @@
  */
 import type { Graph } from "../core/backend.ts";
 import { DataError } from "../core/errors.ts";
-import type { Tensor } from "../core/tensor.ts";
+import { slice } from "../core/tensor.ts";
 import type { Batch } from "../data/types.ts";
 import type { Model } from "../models/load.ts";
-import { type Inputs, Pass, type PassOptions, shapeOf } from "./pass.ts";
+import { type Inputs, Pass, type PassOptions, shapeOf, type Staged } from "./pass.ts";
 import { planArena } from "./plan.ts";
 import type { Optimizer } from "./types.ts";
 
@@ -23,9 +23,24 @@ export interface StepInput {
   readonly seed?: number;
   /**
    * false: the batches' weights are used as they are (DPO and its kin put their own gradients there). Default true:
-   * weights are divided by the sum of all of them.
+   * weights are divided by the sum of all of them. Of a `StagedStep` this was decided before.
    */
   readonly normalize?: boolean;
+}
+
+/** Runs while the device works: after all is launched and before results are waited for. */
+export type Meanwhile = () => void | Promise<void>;
+
+/** The host's side of a step (`Stepper.stage`). */
+export class StagedStep {
+  readonly parts: readonly Staged[];
+  /** Tokens with a weight other than 0. */
+  readonly tokens: number;
+
+  constructor(parts: readonly Staged[], tokens: number) {
+    this.parts = parts;
+    this.tokens = tokens;
+  }
 }
 
 /** Figures of a step, read once it is done. */
@@ -51,8 +66,6 @@ export interface Evaluation {
 export class Stepper {
   readonly pass: Pass;
   readonly #graphs = new Map<string, Graph | null>();
-  #sumSq: Tensor;
-
   readonly model: Model;
   readonly optimizer: Optimizer | null;
 
@@ -65,63 +78,75 @@ export class Stepper {
     this.optimizer = optimizer;
     const { be, decoder } = model;
     this.pass = new Pass(be, decoder, o, planArena(model, o));
-    this.#sumSq = { handle: be.alloc(4), byteOffset: 0, dtype: "f32", shape: [1] };
+  }
+
+  /**
+   * Lays out a step's micro-batches; the device is not touched, and may be at work on another step.
+   * @param normalize as `StepInput` says
+   * @throws {DataError} when no token is trained, or a batch is larger than planned
+   */
+  stage(micro: readonly Batch[], normalize = true): StagedStep {
+    if (!this.model.params) throw new DataError("Cannot train: the model was loaded for inference");
+    const { tokens, sum } = countTokens(micro), divisor = normalize ? sum : 1;
+    if (tokens === 0) throw new DataError("Cannot train on this batch: no token has a weight, all are masked");
+    return new StagedStep(micro.map((b) => this.pass.stage(b, b.weights.map((w) => w / divisor))), tokens);
   }
 
   /**
    * One optimiser step over micro-batches.
-   * @throws {DataError} when no token is trained, or a batch is larger than planned
+   * @throws {DataError} as `stage`
    */
-  async step(micro: readonly Batch[], s: StepInput): Promise<StepResult> {
+  async step(micro: readonly Batch[] | StagedStep, s: StepInput, meanwhile?: Meanwhile): Promise<StepResult> {
     const { optimizer } = this;
     if (!optimizer) throw new DataError("Cannot train: there is no optimiser");
+    const staged = micro instanceof StagedStep ? micro : this.stage(micro, s.normalize);
     optimizer.begin(s.lr, s.t);
-    const tokens = this.#accumulate(micro, s);
+    this.#accumulate(staged, s);
     this.#launch("update", () => {
       this.#norm();
-      optimizer.step(this.#sumSq);
+      optimizer.step(slice(this.pass.sums, 1, 2));
     });
-    return await this.#result(tokens);
+    await meanwhile?.();
+    return await this.#result(staged);
   }
 
   /** The gradients of a step without its update: they are left in the parameters' `grad`. */
-  async gradients(micro: readonly Batch[], s: Omit<StepInput, "lr">): Promise<StepResult> {
-    const tokens = this.#accumulate(micro, s);
+  async gradients(micro: readonly Batch[] | StagedStep, s: Omit<StepInput, "lr">): Promise<StepResult> {
+    const staged = micro instanceof StagedStep ? micro : this.stage(micro, s.normalize);
+    this.#accumulate(staged, s);
     this.#norm();
-    return await this.#result(tokens);
+    return await this.#result(staged);
   }
 
-  /** Gradients of all micro-batches, from zero; returns the number of trained tokens. */
-  #accumulate(micro: readonly Batch[], s: Omit<StepInput, "lr">): number {
-    const { be, params } = this.model, { tokens, sum } = countTokens(micro);
-    if (!params) throw new DataError("Cannot train: the model was loaded for inference");
-    if (tokens === 0) throw new DataError("Cannot train on this batch: no token has a weight, all are masked");
-    const divisor = s.normalize ?? true ? sum : 1;
-    for (const slab of params.slabs) be.fill(slab.grad, 0);
-    be.fill(this.pass.lossSum, 0);
-    micro.forEach((b, i) => {
-      const inputs = this.pass.upload(b, b.weights.map((w) => w / divisor), [s.seed ?? 0, s.t * 256 + i]);
+  /** Gradients of all micro-batches, from zero. */
+  #accumulate({ parts }: StagedStep, { seed = 0, t }: Omit<StepInput, "lr">): void {
+    const { be, params } = this.model;
+    for (const slab of params!.slabs) be.fill(slab.grad, 0);
+    be.fill(slice(this.pass.sums, 0, 1), 0);
+    parts.forEach((b, i) => {
+      const inputs = this.pass.upload(b, [seed, t * 256 + i]);
       this.#launch(`pass ${shapeOf(inputs)}`, () => this.pass.train(inputs));
     });
-    return tokens;
   }
 
   #norm(): void {
-    this.model.be.fill(this.#sumSq, 0);
-    for (const slab of this.model.params!.slabs) this.model.be.sumSquares(this.#sumSq, slab.grad);
+    const { be, params } = this.model, sumSq = slice(this.pass.sums, 1, 2);
+    be.fill(sumSq, 0);
+    for (const slab of params!.slabs) be.sumSquares(sumSq, slab.grad);
   }
 
-  async #result(tokens: number): Promise<StepResult> {
-    const loss = await this.#read(this.pass.lossSum);
-    return { loss, gradNorm: Math.sqrt(await this.#read(this.#sumSq)), tokens };
+  async #result({ tokens }: StagedStep): Promise<StepResult> {
+    const sums = new Float32Array(2);
+    await this.model.be.download(this.pass.sums, sums);
+    return { loss: sums[0], gradNorm: Math.sqrt(sums[1]), tokens };
   }
 
   /**
    * Losses without training.
    * @param o.adapters false: the model without its adapters. Default true
    */
-  async evaluate(b: Batch, o: { adapters?: boolean } = {}): Promise<Evaluation> {
-    return await this.#evaluate(this.pass.upload(b), b.ids.length, o.adapters ?? true);
+  async evaluate(b: Batch, o: { adapters?: boolean; meanwhile?: Meanwhile } = {}): Promise<Evaluation> {
+    return await this.#evaluate(this.pass.upload(this.pass.stage(b)), b.ids.length, o.adapters ?? true, o.meanwhile);
   }
 
   /**
@@ -129,12 +154,13 @@ export class Stepper {
    * KTO and GRPO are made of. Their gradients are those of `step` with `normalize: false` and -dL/d log p as the weights.
    */
   async compare(b: Batch): Promise<{ policy: Evaluation; reference: Evaluation }> {
-    const inputs = this.pass.upload(b), policy = await this.#evaluate(inputs, b.ids.length, true);
+    const inputs = this.pass.upload(this.pass.stage(b)), policy = await this.#evaluate(inputs, b.ids.length, true);
     return { policy, reference: await this.#evaluate(inputs, b.ids.length, false) };
   }
 
-  async #evaluate(inputs: Inputs, n: number, adapters: boolean): Promise<Evaluation> {
+  async #evaluate(inputs: Inputs, n: number, adapters: boolean, meanwhile?: Meanwhile): Promise<Evaluation> {
     this.pass.evaluate(inputs, adapters);
+    await meanwhile?.();
     const losses = new Float32Array(inputs.loss.shape[0]), perToken = new Float32Array(n);
     await this.model.be.download(inputs.loss, losses);
     let loss = 0;
@@ -157,18 +183,11 @@ export class Stepper {
     captured.launch();
   }
 
-  async #read(t: Tensor): Promise<number> {
-    const out = new Float32Array(1);
-    await this.model.be.download(t, out);
-    return out[0];
-  }
-
   /** Gives back arenas and graphs; model and optimiser are the caller's. */
   close(): void {
     for (const g of this.#graphs.values()) g?.close();
     this.#graphs.clear();
     this.pass.close();
-    this.model.be.free(this.#sumSq.handle);
   }
 }
 

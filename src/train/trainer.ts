@@ -29,7 +29,7 @@ import {
   type RunState,
   saveCheckpoint,
 } from "./state.ts";
-import { Stepper } from "./step.ts";
+import { type Meanwhile, type StagedStep, Stepper } from "./step.ts";
 import { EventFile } from "./tensorboard.ts";
 import type { Optimizer, OptimOptions, StepMetrics } from "./types.ts";
 
@@ -164,6 +164,14 @@ function adaptRanks({ model, optim, adaptiveRank }: TrainRun, optimizer: Optimiz
   return new AdaptiveRank(model.be, model.params!, optimizer, optim, adaptiveRank);
 }
 
+/** Milliseconds of a step after which signals are waited for at its end too, not only while the device works. */
+const LONG_STEP = 1000;
+
+/** A step's batches as the device takes them. */
+interface Upcoming extends StepBatches {
+  readonly staged: StagedStep;
+}
+
 /** One session of a run. */
 class Training {
   readonly #run: TrainRun;
@@ -202,10 +210,15 @@ class Training {
       if (run.heldOut) run.signal?.throwIfAborted();
     }
     let ended: TrainResult["ended"] = "done";
-    for (const batches of feed(run.rows, run.feed, this.#place)) {
-      if (this.#step >= totalSteps) break;
-      await this.#train(batches);
-      await turn();
+    const steps = feed(run.rows, run.feed, this.#place);
+    let ahead = this.#lookAhead(steps);
+    while (this.#step < totalSteps) {
+      const now = ahead();
+      await this.#train(now, async () => {
+        await turn();
+        if (this.#step + 1 < totalSteps) ahead = this.#lookAhead(steps);
+      });
+      await turn(LONG_STEP);
       if (await this.#afterStep()) {
         ended = "early stop";
         break;
@@ -259,10 +272,22 @@ class Training {
     this.#stopper.restore(s.best, s.worse);
   }
 
-  async #train({ micro, records, next }: StepBatches): Promise<void> {
+  /** The next step's batches, laid out; what is wrong with them is told when their turn comes. */
+  #lookAhead(steps: Iterator<StepBatches, never>): () => Upcoming {
+    try {
+      const batches = steps.next().value, upcoming = { ...batches, staged: this.#stepper.stage(batches.micro) };
+      return () => upcoming;
+    } catch (e) {
+      return () => {
+        throw e;
+      };
+    }
+  }
+
+  async #train({ micro, records, next, staged }: Upcoming, meanwhile: Meanwhile): Promise<void> {
     const { optim, feed: { seed } } = this.#run, t = this.#step + 1, lr = learningRate(optim, t);
     const started = performance.now();
-    const { loss, gradNorm, tokens } = await this.#stepper.step(micro, { lr, t, seed });
+    const { loss, gradNorm, tokens } = await this.#stepper.step(staged, { lr, t, seed }, meanwhile);
     const seconds = (performance.now() - started) / 1000;
     if (!Number.isFinite(loss) || !Number.isFinite(gradNorm)) throw this.#notFinite(t, loss, gradNorm, records);
     this.#step = t;
@@ -325,9 +350,8 @@ class Training {
     const started = performance.now();
     let sum = 0, tokens = 0;
     for (const batch of batches(heldOut, { batchSize: evalBatchSize, seed: 0, shuffle: false })) {
-      await turn();
+      const e = await this.#stepper.evaluate(batch, { meanwhile: turn });
       if (signal?.aborted) return null;
-      const e = await this.#stepper.evaluate(batch);
       sum += e.loss * e.tokens;
       tokens += e.tokens;
     }

@@ -176,6 +176,26 @@ describe("what is planned and recorded", () => {
     const pair = ["launch", "launch"]; // the pass and the update
     expect(log).toEqual(["capture", "launch", "capture", "launch", ...pair, ...pair, "close", "close"]);
   });
+
+  test("what is to happen meanwhile happens between the last launch and the one read of a step laid out before", async () => {
+    const rec = new RecordingBackend(), { stepper } = await setup({ be: rec }), b = batch([9, 4]);
+    rec.take();
+    const staged = stepper.stage([b]);
+    expect(rec.take()).toEqual([]);
+    let before: string[] = [];
+    const { tokens } = await stepper.step(staged, { lr: 1, t: 1 }, () => {
+      before = rec.take().map((c) => c.op);
+    });
+    expect(before).toContain("adamw");
+    expect(before).not.toContain("download");
+    expect(rec.take().map((c) => c.op)).toEqual(["download"]);
+    expect(tokens).toBe(staged.tokens);
+
+    const { stepper: one } = await setup(), { stepper: other } = await setup(), early = other.stage([b], false);
+    expect(await one.step([b], { lr: 1e-2, t: 1, normalize: false })).toEqual(
+      await other.step(early, { lr: 1e-2, t: 1 }),
+    );
+  });
 });
 
 test("a batch without a trained token, one too large, and training a model loaded for inference are refused", async () => {

@@ -6,7 +6,7 @@ import { join } from "node:path";
 import process from "node:process";
 import { fileURLToPath } from "node:url";
 import type { Backend } from "../../src/core/backend.ts";
-import { BackendError } from "../../src/core/errors.ts";
+import { BackendError, DataError } from "../../src/core/errors.ts";
 import { openDataset, prepare, type Rows, selectRows } from "../../src/data/mod.ts";
 import { loadModel, type LoraOptions, type Model, openModel } from "../../src/models/mod.ts";
 import { loadTokenizer } from "../../src/tokenizer/mod.ts";
@@ -215,6 +215,21 @@ test("a loss that is not finite stops the run and names the batch's records and 
   );
   rmSync(run.dir, { recursive: true });
   await expect(train({ ...run, saveEvery: 0 })).rejects.toThrow("no checkpoint was saved");
+  model.close();
+});
+
+test("what is wrong with a step's rows is told when its turn comes, not while the step before it runs", async () => {
+  const model = await fresh();
+  let taken = 0;
+  const broken = new Proxy(rows, {
+    get(of, name) {
+      if (name === "at" && ++taken > 8) throw new DataError("Cannot read row 9: it is gone");
+      const value = Reflect.get(of, name, of);
+      return typeof value === "function" ? value.bind(of) : value;
+    },
+  });
+  await expect(train(runOf(model, "broken", { rows: broken }))).rejects.toThrow("it is gone");
+  expect(losses("broken")).toHaveLength(2);
   model.close();
 });
 
