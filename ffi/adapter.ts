@@ -342,9 +342,9 @@ class NativeBackend implements Backend {
     }
   }
 
-  /** Runs one operation: `struct` as its arguments. */
-  run(op: keyof Ops, args: readonly Arg[], values: readonly (Tensor | null | number)[]): void {
-    const call = this.#ops[symbolOf(op)];
+  /** Runs one operation, `symbol` in the library: `values` as the fields of its struct. */
+  run(op: keyof Ops, symbol: string, args: readonly Arg[], values: readonly (Tensor | null | number)[]): void {
+    const call = this.#ops[symbol];
     if (!call) {
       throw new BackendError(
         `Cannot run ${op} on ${this.name}: the library was built without it, or for other arguments`,
@@ -362,11 +362,11 @@ class NativeBackend implements Backend {
 
 for (const op of Object.keys(OPS) as (keyof Ops)[]) {
   const { args, flatten } = OPS[op] as { args: readonly Arg[]; flatten(...a: unknown[]): (Tensor | null | number)[] };
-  const verify = check[op] as (...a: unknown[]) => void;
+  const verify = check[op] as (...a: unknown[]) => void, symbol = symbolOf(op);
   Object.defineProperty(NativeBackend.prototype, op, {
     value(this: NativeBackend, ...given: unknown[]): void {
       verify(...given);
-      this.run(op, args, flatten(...given));
+      this.run(op, symbol, args, flatten(...given));
     },
   });
 }

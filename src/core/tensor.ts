@@ -19,7 +19,14 @@ export interface Tensor {
 
 /** Number of elements. */
 export function numel(t: Tensor): number {
-  return t.shape.reduce((n, s) => n * s, 1);
+  return product(t.shape, t.shape.length);
+}
+
+/** Of the first `axes` sizes. A loop: every operation asks several times. */
+function product(shape: readonly number[], axes: number): number {
+  let n = 1;
+  for (let i = 0; i < axes; i++) n *= shape[i];
+  return n;
 }
 
 /** Bytes of the whole tensor. */
@@ -34,7 +41,7 @@ export function cols(t: Tensor): number {
 
 /** All axes but the last, multiplied. */
 export function rowsOf(t: Tensor): number {
-  return t.shape.slice(0, -1).reduce((n, s) => n * s, 1);
+  return product(t.shape, t.shape.length - 1);
 }
 
 /**
