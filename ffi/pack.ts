@@ -28,16 +28,25 @@ export class Packer {
   struct(list: readonly Arg[], values: readonly Word[]): Uint32Array {
     let at = 0;
     for (let i = 0; i < list.length; i++) {
-      const v = values[i], { kind } = list[i];
+      const v = values[i];
       if (typeof v === "number") {
-        (kind === "f32" ? this.#f32 : kind === "i32" ? this.#i32 : this.#u32)[at++] = v;
+        const { kind } = list[i];
+        // A choice between the arrays, then one store, would be a store into an array of unknown type.
+        if (kind === "f32") this.#f32[at] = v;
+        else if (kind === "i32") this.#i32[at] = v;
+        else this.#u32[at] = v;
+        at++;
       } else {
-        if (v === null) this.#u32.fill(0, at, at + TENSOR_WORDS);
+        if (v === null) this.#absent(at);
         else this.#tensor(v, at);
         at += TENSOR_WORDS;
       }
     }
     return this.#u32;
+  }
+
+  #absent(at: number): void {
+    for (let i = 0; i < TENSOR_WORDS; i++) this.#u32[at + i] = 0;
   }
 
   #tensor(t: Tensor, at: number): void {
