@@ -1,23 +1,23 @@
 /**
- * A pause in which signals (Ctrl-C) and lost workers are heard, where work is done in this thread. Deno's loop polls
- * signals only when it waits for something: after setImmediate alone it hears one some sixteen turns later, which was
- * minutes with a real model, while a timer makes it wait. Timers cost a millisecond or two, so they are used at most every 50.
+ * A pause in which signals (Ctrl-C), sockets and other threads are heard, where work is done in this thread. Deno's loop looks
+ * for them only when it waits for something: after setImmediate alone it heard a signal some sixteen turns later, which was
+ * minutes with a real model. A timer makes it wait, and costs 2.4 ms; so does work of another thread, for 0.35 ms (2.9.6).
  * @module
  */
-import { setImmediate, setTimeout } from "node:timers";
+import { setImmediate } from "node:timers";
 
-/** Milliseconds between two timers. */
+/** Milliseconds between two waits. */
 const EVERY = 50;
+const BYTE = new Uint8Array(1);
 
 let last = 0;
 
-/**
- * Lets the event loop turn.
- * @param every milliseconds since the last timers after which to use them again
- */
-export async function turn(every = EVERY): Promise<void> {
-  if (performance.now() - last < every) return await new Promise<void>((resolve) => void setImmediate(resolve));
-  // The first wait receives the signal, the second runs its listener.
-  for (let i = 0; i < 2; i++) await new Promise<void>((resolve) => void setTimeout(resolve, 1));
-  last = performance.now();
+/** Lets the event loop turn. */
+export async function turn(): Promise<void> {
+  if (performance.now() - last >= EVERY) {
+    // The shortest work of another thread that every runtime has, and that needs no permission.
+    await crypto.subtle.digest("SHA-256", BYTE);
+    last = performance.now();
+  }
+  await new Promise<void>((resolve) => void setImmediate(resolve));
 }

@@ -5,6 +5,7 @@
  * @module
  */
 import { setImmediate } from "node:timers";
+import { turn } from "../core/turn.ts";
 import type { Tokenizer } from "../tokenizer/types.ts";
 import { type Place, sharedPrefix, SlotTable } from "./cache.ts";
 import { ContextLengthError, QueueFullError } from "./errors.ts";
@@ -86,7 +87,6 @@ export class RequestQueue {
   #loop: Promise<void> | null = null;
   #closed = false;
   #long = false;
-  #restedAt = 0;
   readonly #runner: Runner;
   readonly #options: QueueOptions;
 
@@ -172,15 +172,12 @@ export class RequestQueue {
     this.#loop = null;
   }
 
-  /**
-   * Lets everything else in this thread run. On Deno, sockets and messages of other threads are late by a dozen turns of
-   * setImmediate but not of a timer, which in turn takes 1 to 2 ms (2.9.6, measured 2026-11): so a timer every 50 ms.
-   */
+  /** Lets everything else in this thread run; where others are asked for what they sent, that need not be waited for. */
   async #turn(): Promise<void> {
-    const now = performance.now(), rest = this.#options.poll === undefined && now - this.#restedAt > 50;
-    if (rest) this.#restedAt = now;
-    await new Promise<void>((resolve) => void (rest ? setTimeout(resolve, 0) : setImmediate(resolve)));
-    this.#options.poll?.();
+    const { poll } = this.#options;
+    if (!poll) return await turn();
+    await new Promise<void>((resolve) => void setImmediate(resolve));
+    poll();
   }
 
   #admit(): void {

@@ -28,9 +28,6 @@ export interface StepInput {
   readonly normalize?: boolean;
 }
 
-/** Runs while the device works: after all is launched and before results are waited for. */
-export type Meanwhile = () => void | Promise<void>;
-
 /** The host's side of a step (`Stepper.stage`). */
 export class StagedStep {
   readonly parts: readonly Staged[];
@@ -94,9 +91,10 @@ export class Stepper {
 
   /**
    * One optimiser step over micro-batches.
+   * @param meanwhile called while the device works: all is launched, and no result waited for
    * @throws {DataError} as `stage`
    */
-  async step(micro: readonly Batch[] | StagedStep, s: StepInput, meanwhile?: Meanwhile): Promise<StepResult> {
+  async step(micro: readonly Batch[] | StagedStep, s: StepInput, meanwhile?: () => void): Promise<StepResult> {
     const { optimizer } = this;
     if (!optimizer) throw new DataError("Cannot train: there is no optimiser");
     const staged = micro instanceof StagedStep ? micro : this.stage(micro, s.normalize);
@@ -106,7 +104,7 @@ export class Stepper {
       this.#norm();
       optimizer.step(slice(this.pass.sums, 1, 2));
     });
-    await meanwhile?.();
+    meanwhile?.();
     return await this.#result(staged);
   }
 
@@ -145,8 +143,8 @@ export class Stepper {
    * Losses without training.
    * @param o.adapters false: the model without its adapters. Default true
    */
-  async evaluate(b: Batch, o: { adapters?: boolean; meanwhile?: Meanwhile } = {}): Promise<Evaluation> {
-    return await this.#evaluate(this.pass.upload(this.pass.stage(b)), b.ids.length, o.adapters ?? true, o.meanwhile);
+  async evaluate(b: Batch, o: { adapters?: boolean } = {}): Promise<Evaluation> {
+    return await this.#evaluate(this.pass.upload(this.pass.stage(b)), b.ids.length, o.adapters ?? true);
   }
 
   /**
@@ -158,9 +156,8 @@ export class Stepper {
     return { policy, reference: await this.#evaluate(inputs, b.ids.length, false) };
   }
 
-  async #evaluate(inputs: Inputs, n: number, adapters: boolean, meanwhile?: Meanwhile): Promise<Evaluation> {
+  async #evaluate(inputs: Inputs, n: number, adapters: boolean): Promise<Evaluation> {
     this.pass.evaluate(inputs, adapters);
-    await meanwhile?.();
     const losses = new Float32Array(inputs.loss.shape[0]), perToken = new Float32Array(n);
     await this.model.be.download(inputs.loss, losses);
     let loss = 0;

@@ -29,7 +29,7 @@ import {
   type RunState,
   saveCheckpoint,
 } from "./state.ts";
-import { type Meanwhile, type StagedStep, Stepper } from "./step.ts";
+import { type StagedStep, Stepper } from "./step.ts";
 import { EventFile } from "./tensorboard.ts";
 import type { Optimizer, OptimOptions, StepMetrics } from "./types.ts";
 
@@ -164,9 +164,6 @@ function adaptRanks({ model, optim, adaptiveRank }: TrainRun, optimizer: Optimiz
   return new AdaptiveRank(model.be, model.params!, optimizer, optim, adaptiveRank);
 }
 
-/** Milliseconds of a step after which signals are waited for at its end too, not only while the device works. */
-const LONG_STEP = 1000;
-
 /** A step's batches as the device takes them. */
 interface Upcoming extends StepBatches {
   readonly staged: StagedStep;
@@ -214,11 +211,10 @@ class Training {
     let ahead = this.#lookAhead(steps);
     while (this.#step < totalSteps) {
       const now = ahead();
-      await this.#train(now, async () => {
-        await turn();
+      await this.#train(now, () => {
         if (this.#step + 1 < totalSteps) ahead = this.#lookAhead(steps);
       });
-      await turn(LONG_STEP);
+      await turn();
       if (await this.#afterStep()) {
         ended = "early stop";
         break;
@@ -284,7 +280,7 @@ class Training {
     }
   }
 
-  async #train({ micro, records, next, staged }: Upcoming, meanwhile: Meanwhile): Promise<void> {
+  async #train({ micro, records, next, staged }: Upcoming, meanwhile: () => void): Promise<void> {
     const { optim, feed: { seed } } = this.#run, t = this.#step + 1, lr = learningRate(optim, t);
     const started = performance.now();
     const { loss, gradNorm, tokens } = await this.#stepper.step(staged, { lr, t, seed }, meanwhile);
@@ -350,8 +346,9 @@ class Training {
     const started = performance.now();
     let sum = 0, tokens = 0;
     for (const batch of batches(heldOut, { batchSize: evalBatchSize, seed: 0, shuffle: false })) {
-      const e = await this.#stepper.evaluate(batch, { meanwhile: turn });
+      await turn();
       if (signal?.aborted) return null;
+      const e = await this.#stepper.evaluate(batch);
       sum += e.loss * e.tokens;
       tokens += e.tokens;
     }
