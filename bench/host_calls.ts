@@ -18,9 +18,11 @@ import { openNative } from "../ffi/adapter.ts";
 import { openLibrary } from "../ffi/library.ts";
 import type { Batch } from "../src/data/types.ts";
 import { DecoderRunner } from "../src/infer/runner.ts";
-import { blockLinears, loadModel, openModel } from "../src/models/mod.ts";
+import { loadModel, openModel } from "../src/models/mod.ts";
 import { createOptimizer } from "../src/train/optimizers.ts";
 import { Stepper } from "../src/train/step.ts";
+import { LORA } from "./llama_3b.ts";
+import { median } from "./meter.ts";
 
 /** Functions that must answer something; the others are counted and answer 0, which is "done". */
 const ANSWERS: Readonly<Record<string, string>> = {
@@ -51,8 +53,6 @@ function buildIdle(folder: string): string {
   return out;
 }
 
-const median = (x: readonly number[]): number => x.toSorted((a, b) => a - b)[x.length >> 1];
-
 /** Prints the median of `count` runs after as many that are not counted, and what their calls would take alone. */
 async function time(name: string, count: number, run: (i: number) => Promise<unknown>): Promise<void> {
   const times: number[] = [], before = bare.fn.us_device_count();
@@ -80,10 +80,7 @@ const path = buildIdle(folder), be = await openNative({ name: "cuda", path }), s
 const bare = await openLibrary(path, { us_fill: BASE.us_fill, us_device_count: BASE.us_device_count });
 const model = await loadModel(source, {
   ...{ backend: be, checkpoint: false, maxLength: 512 },
-  lora: {
-    ...{ r: 16, alpha: 16, rslora: false, dora: false, dropout: 0, targetModules: blockLinears(source.config) },
-    ...{ rankPattern: {}, alphaPattern: {}, modulesToSave: [], bias: "none", baseModel: null },
-  },
+  lora: LORA,
 });
 const optimizer = createOptimizer(be, model.params!, {
   ...{ name: "adamw_torch", lr: 2e-4, betas: [0.9, 0.999], eps: 1e-8, weightDecay: 0.01, maxGradNorm: 1 },

@@ -10,6 +10,9 @@ export interface Entry {
   flops: number;
 }
 
+/** The middle one; of an even number the higher of two. */
+export const median = (x: readonly number[]): number => x.toSorted((a, b) => a - b)[x.length >> 1];
+
 /** Milliseconds of this process's CPU, all threads together: what other work on the machine does not add to. */
 export function cpuTime(): number {
   const { user, system } = process.cpuUsage();

@@ -6,7 +6,8 @@
  *   deno run -A bench/step.ts --model ../shared/models/SmolLM2-135M-Instruct.Q4_1.gguf [--threads 2] [--steps 4]
  *     [--sequence 512] [--last 30] [--plain] [--ops]
  *
- * --sequence: tokens of each packed sequence; --last: blocks that get adapters, from above (all); --plain: no checkpointing; --ops: CPU time by operation.
+ * --sequence: tokens of each packed sequence; --last: blocks that get adapters, from above (all); --plain: no checkpointing;
+ * --ops: CPU time by operation.
  * @module
  */
 import process from "node:process";
@@ -14,11 +15,12 @@ import { parseArgs } from "node:util";
 import type { Backend } from "../src/core/backend.ts";
 import type { Tensor } from "../src/core/tensor.ts";
 import type { Batch } from "../src/data/types.ts";
-import { blockLinears, loadModel, type LoraOptions, openModel } from "../src/models/mod.ts";
+import { loadModel, openModel } from "../src/models/mod.ts";
 import { createOptimizer } from "../src/train/optimizers.ts";
 import { Stepper } from "../src/train/step.ts";
 import { createWasmBackend } from "../wasm/mod.ts";
-import { cpuTime, type Entry, metered, printBook, totalFlops } from "./meter.ts";
+import { LORA } from "./llama_3b.ts";
+import { cpuTime, type Entry, median, metered, printBook, totalFlops } from "./meter.ts";
 
 const TOKENS = 512;
 
@@ -51,8 +53,6 @@ function productRate(be: Backend): () => number {
   };
 }
 
-const median = (x: readonly number[]): number => x.toSorted((a, b) => a - b)[x.length >> 1];
-
 const lastLayers = (layers: number, n: number): number[] => Array.from({ length: n }, (_, i) => layers - n + i);
 
 const flags = {
@@ -70,11 +70,7 @@ async function main(): Promise<void> {
   const wasm = await createWasmBackend({ threads: o.threads ? Number(o.threads) : undefined });
   const book = new Map<string, Entry>(), be = metered(wasm, book, o.ops ? cpuTime : null);
   const source = openModel(o.model), length = Number(o.sequence);
-  const lora: LoraOptions = {
-    ...{ r: 16, alpha: 16, rslora: false, dora: false, dropout: 0, targetModules: blockLinears(source.config) },
-    ...{ rankPattern: {}, alphaPattern: {}, modulesToSave: [], bias: "none", baseModel: null },
-    ...(o.last ? { layersToTransform: lastLayers(source.config.layers, Number(o.last)) } : {}),
-  };
+  const lora = { ...LORA, ...(o.last ? { layersToTransform: lastLayers(source.config.layers, Number(o.last)) } : {}) };
   const model = await loadModel(source, { backend: be, lora, checkpoint: !o.plain, maxLength: length });
   const optimizer = createOptimizer(be, model.params!, {
     ...{ name: "adamw_torch", lr: 2e-4, betas: [0.9, 0.999], eps: 1e-8, weightDecay: 0.01, maxGradNorm: 1 },

@@ -1,8 +1,8 @@
 /**
  * A pause in which signals (Ctrl-C), sockets and other threads are heard, where work is done in this thread. Deno's loop looks
  * for them only when it waits for something: after setImmediate alone it heard a signal some sixteen turns later, which was
- * minutes with a real model. A timer makes it wait, and costs 2.4 ms; so does work of another thread, for 0.35 ms (2.9.6),
- * unless that is done at once, which happens now and then on a busy machine: then the next turn hears.
+ * minutes with a real model. A timer makes it wait, and costs 2.4 ms; so does work of another thread, for 0.3 ms
+ * (bench/between_steps.ts), unless that is done at once, as now and then on a busy machine: then the next turn hears.
  * @module
  */
 import { setImmediate } from "node:timers";

@@ -72,7 +72,10 @@ const weights = WEIGHTS.flatMap((b) => [
   matmulCase(`adds a product with ${b}`, { M: 33, N: 256, K: 7 }, { beta: 1, alpha: 0.5 }, { b }),
 ]);
 
-/** Few results over a long inner axis, as x·Aᵀ of an adapter or a short text's logits backwards: backends split it, and add the parts in a fixed order. */
+/**
+ * Few results over a long inner axis, as x·Aᵀ of an adapter or a short text's logits backwards: backends split it, and add the
+ * parts in a fixed order.
+ */
 const long = [
   ...TRANSPOSES.map((o) => matmulCase("multiplies", { M: 21, N: 16, K: 1100 }, o)),
   matmulCase("adds, with a bias,", { M: 40, N: 8, K: 2049 }, { transB: true, alpha: 0.5, beta: 1 }, { bias: true }),
